@@ -1,0 +1,114 @@
+"""Grasps, and the only place that knows the seventeen columns of GraspNet-1Billion's dump files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+COLUMNS = 17
+
+
+class GraspFileError(ValueError):
+    """A grasp file that cannot be read; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Grasps:
+    """N parallel-jaw grasps in one frame (the camera's, unless a name says otherwise).
+
+    Attributes:
+        confidence: ``(N,)`` what the generator says of each grasp; higher is better.
+        width: ``(N,)`` opening, metres.
+        height: ``(N,)`` finger height, metres (the protocol overrules it).
+        depth: ``(N,)`` how far the finger tips reach beyond ``translation`` along the approach axis, metres.
+        rotation: ``(N, 3, 3)`` columns are the approach, closing and height axes.
+        translation: ``(N, 3)`` metres.
+        object_id: ``(N,)`` int64 object the generator aimed at, -1 where unknown.
+    """
+
+    confidence: NDArray[np.float64]
+    width: NDArray[np.float64]
+    height: NDArray[np.float64]
+    depth: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    translation: NDArray[np.float64]
+    object_id: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    def __getitem__(self, index: ArrayLike | slice) -> Grasps:
+        """Select grasps by a slice, a mask or an index array (never a single integer)."""
+        key = index if isinstance(index, slice) else np.asarray(index)
+        return Grasps(**{f.name: getattr(self, f.name)[key] for f in fields(self)})
+
+    @classmethod
+    def empty(cls) -> Grasps:
+        return cls.from_array(np.zeros((0, COLUMNS)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Grasps]) -> Grasps:
+        if not parts:
+            return cls.empty()
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+    @classmethod
+    def from_array(cls, array: ArrayLike) -> Grasps:
+        """Read the ``(N, 17)`` layout of graspnetAPI's ``GraspGroup``.
+
+        Raises:
+            ValueError: if the shape is not ``(N, 17)``.
+        """
+        a = np.array(array, dtype=np.float64)  # a copy: views into the caller's array would not be frozen
+        if a.ndim != 2 or a.shape[1] != COLUMNS:
+            raise ValueError(f"expected an (N, {COLUMNS}) array of grasps, got shape {a.shape}")
+        with np.errstate(invalid="ignore"):
+            object_id = np.where(np.isfinite(a[:, 16]), a[:, 16], -1).astype(np.int64)
+        return cls(
+            confidence=a[:, 0],
+            width=a[:, 1],
+            height=a[:, 2],
+            depth=a[:, 3],
+            rotation=a[:, 4:13].reshape(-1, 3, 3),
+            translation=a[:, 13:16],
+            object_id=object_id,
+        )
+
+    def to_array(self) -> NDArray[np.float64]:
+        """Return the ``(N, 17)`` float64 layout of graspnetAPI's ``GraspGroup``."""
+        return np.concatenate(
+            [
+                np.stack([self.confidence, self.width, self.height, self.depth], axis=1),
+                self.rotation.reshape(-1, 9),
+                self.translation,
+                self.object_id[:, None].astype(np.float64),
+            ],
+            axis=1,
+        )
+
+    def transformed(self, T_a_b: ArrayLike) -> Grasps:
+        """Return the same grasps given in frame a, from grasps given in frame b."""
+        T = np.asarray(T_a_b, dtype=np.float64)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["rotation"] = T[:3, :3] @ self.rotation
+        values["translation"] = self.translation @ T[:3, :3].T + T[:3, 3]
+        return Grasps(**values)
+
+    @classmethod
+    def load(cls, path: Path) -> Grasps:
+        """Read one ``.npy`` dump file, never unpickling it.
+
+        Raises:
+            GraspFileError: if the file is missing, truncated, pickled or of another shape.
+        """
+        try:
+            array = np.load(path, allow_pickle=False)
+            return cls.from_array(array)
+        except FileNotFoundError:
+            raise GraspFileError(f"{path}: no such grasp file") from None
+        except (ValueError, EOFError, OSError, TypeError) as error:
+            raise GraspFileError(f"{path}: not a grasp dump of shape (N, {COLUMNS}) ({error}); write it again") from None

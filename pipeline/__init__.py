@@ -1,0 +1,18 @@
+"""From partial scene observations to grasp utility, arm against arm: the map of the house.
+
+Stages meet only in files below one run folder; each is a module with one ``run`` and a command of its own.
+
+=============  ==========================================  ==================================================
+stage          reads                                       writes
+=============  ==========================================  ==================================================
+observe        dataset views                               ``observations/``: per-object partial clouds, background
+complete       ``observations/``                           ``arms/<arm>/clouds/``: one completed cloud an object
+generate       ``observations/``, ``arms/<arm>/clouds/``   ``arms/<arm>/dump/``: grasps in the official layout
+score          ``arms/<arm>/dump/`` + true geometry        ``arms/<arm>/scores/``: one row per grasp
+aggregate      ``arms/*/scores/``, ``arms/*/clouds/``      ``tables/``, ``summary.json``
+report         ``tables/``, clouds and dumps               ``report.html``
+=============  ==========================================  ==================================================
+
+``pipeline`` is the only package that knows both ``completion`` and ``grasping``; those never import each
+other or ``pipeline``.
+"""

@@ -1,0 +1,18 @@
+"""Fixtures shared by all rooms."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data named by GRASP_UTILITY_DATA, or ``../shared/data`` beside the checkout; else skip."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("GRASP_UTILITY_DATA", default))
+    if not root.is_dir():
+        pytest.skip("real data is not ours to ship: set GRASP_UTILITY_DATA to the folder that holds it")
+    return root
