@@ -1,0 +1,309 @@
+"""Stage: rows -> utility tables and paired comparisons.
+
+Reads
+    ``arms/*/scores/<generator>/<scorer>/scene_SSSS/<camera>/*.parquet`` and ``arms/*/clouds/**/completion.parquet``.
+Writes
+    ========================== =====================================================================================
+    ``tables/``
+    ========================== =====================================================================================
+    ``grasps.parquet``         every scored grasp with arm, generator, scorer, split, scene, camera in front
+    ``views.parquet``          one row a view and arm, and one a view, arm and object: all utility metrics
+    ``utility.csv``            arm, generator, scorer, camera, split, object, metric, value, ci_low, ci_high, n_scenes,
+                               n_views; split and object are ``all`` for the whole
+    ``completion.csv``         the same columns for the completion metrics
+    ``comparisons.csv``        arm_a, arm_b, ..., metric, difference (a - b), ci_low, ci_high, n_scenes, n_views
+    ``recovered.csv``          arm, ..., metric, value, ci_low, ci_high, reason
+    ========================== =====================================================================================
+
+    and ``summary.json`` (:mod:`pipeline.summary`). Utility metrics are those of :mod:`grasping.utility`; a view or
+    object without grasps counts as zero. Means are over views within a scene, then over scenes; views are never
+    resampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from grasping.utility import view_utility
+from tqdm import tqdm
+
+from pipeline.artifacts import ArtifactError, atomic_write, read_stamp
+from pipeline.complete import METRICS_FILE
+from pipeline.config import METRICS, Experiment
+from pipeline.run_folder import STAMP, RunFolder, unit_folder
+from pipeline.score import GRASPS_FILE, VIEWS_FILE
+from pipeline.selection import SceneUnit
+from pipeline.statistics import recovered_utility, scene_mean
+
+WHOLE = "all"
+KEYS = ["arm", "generator", "scorer", "camera", "split", "scene"]
+TABLE_KEYS = ["arm", "generator", "scorer", "camera", "split", "object"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a run; columns as in this module's text."""
+
+    grasps: pd.DataFrame
+    views: pd.DataFrame
+    completion_views: pd.DataFrame
+    utility: pd.DataFrame
+    completion: pd.DataFrame
+    comparisons: pd.DataFrame
+    recovered: pd.DataFrame
+
+
+def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Tables:
+    """Aggregate every finished unit.
+
+    Raises:
+        ArtifactError: if nothing is scored, or a score was made from grasps or clouds that have changed since.
+    """
+    grasps, views = _read_scores(experiment, run, units)
+    completion_views = _read_completion(experiment, run, units)
+    per_view = _view_utilities(grasps, views)
+    statistics = experiment.statistics
+    utility = _estimates(per_view, list(METRICS), statistics.confidence)
+    metrics = [name for name in completion_views.columns if name not in (*KEYS, "view", "object", "status")]
+    completion = _estimates(_with_means(completion_views, metrics), metrics, statistics.confidence)
+    comparisons = pd.concat(
+        [
+            _comparisons(experiment, per_view, list(METRICS)),
+            _comparisons(experiment, _with_means(completion_views, metrics), metrics),
+        ],
+        ignore_index=True,
+    )
+    recovered = _recovered(experiment, per_view)
+    tables = Tables(grasps, per_view, completion_views, utility, completion, comparisons, recovered)
+    _write(tables, run)
+    return tables
+
+
+def _units(experiment: Experiment, units: list[SceneUnit]) -> Iterator[tuple[dict[str, Any], SceneUnit]]:
+    for arm in experiment.arms:
+        for generator in experiment.generators:
+            for scorer in experiment.scorers:
+                for unit in units:
+                    yield (
+                        {
+                            "arm": arm.name,
+                            "generator": generator.label,
+                            "scorer": scorer,
+                            "camera": unit.camera,
+                            "split": unit.split,
+                            "scene": unit.scene,
+                        },
+                        unit,
+                    )
+
+
+def _read_scores(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    grasps, views = [], []
+    for keys, unit in _units(experiment, units):
+        folder = unit_folder(run.scores(keys["arm"], keys["generator"], keys["scorer"]), keys["scene"], keys["camera"])
+        stamp = read_stamp(folder / STAMP)
+        if stamp is None:
+            continue  # the unit failed; its problem is on record
+        dump = read_stamp(unit_folder(run.dump(keys["arm"], keys["generator"]), unit.scene, unit.camera) / STAMP)
+        if dump is None or stamp.made_from["dump"] != dump.fingerprint:
+            raise ArtifactError(f"{folder}: scored from other grasps than now lie beside it; run `score` again")
+        grasps.append(pd.read_parquet(folder / GRASPS_FILE).assign(**keys))
+        views.append(pd.read_parquet(folder / VIEWS_FILE).assign(**keys))
+    if not views or not sum(len(table) for table in views):
+        raise ArtifactError(f"{run.root}: nothing is scored; run the stages before, and see {run.problems.name}")
+    columns = [*KEYS, *[name for name in grasps[0].columns if name not in KEYS]]
+    return pd.concat(grasps, ignore_index=True)[columns], pd.concat(views, ignore_index=True)
+
+
+def _read_completion(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> pd.DataFrame:
+    parts = []
+    for arm in experiment.arms:
+        for unit in units:
+            path = unit_folder(run.clouds(arm.name), unit.scene, unit.camera) / METRICS_FILE
+            if path.exists():
+                keys = {"arm": arm.name, "generator": "", "scorer": "", "camera": unit.camera}
+                parts.append(pd.read_parquet(path).assign(**keys, split=unit.split, scene=unit.scene))
+    if not parts:
+        raise ArtifactError(f"{run.root}: no completed clouds; run `complete` first")
+    table = pd.concat(parts, ignore_index=True)
+    # What no view shows cannot be completed by anybody: it says nothing about an arm.
+    return table[table["observed_points"] > 0].reset_index(drop=True)
+
+
+def _view_utilities(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a view (object -1) and one a view and object, with all metrics."""
+    columns = ["min_friction", "kept", "object"]
+    groups = {
+        key: {name: part[name].to_numpy() for name in columns}
+        for key, part in grasps.groupby([*KEYS, "view"], sort=False)
+    }
+    none = {"min_friction": np.zeros(0), "kept": np.zeros(0, bool), "object": np.zeros(0, np.int16)}
+    rows = []
+    for view in tqdm(views.to_dict("records"), desc="utility  ", unit="view", dynamic_ncols=True):
+        keys = {name: view[name] for name in (*KEYS, "view")}
+        found = groups.get(tuple(keys.values()), none)
+        rows.append({**keys, "object": -1, **view_utility(found["min_friction"], found["kept"])})
+        for object_id in [int(text) for text in view["objects"].split(",") if text]:
+            own = found["object"] == object_id
+            values = view_utility(found["min_friction"][own], found["kept"][own])
+            rows.append({**keys, "object": object_id, **values})
+    return pd.DataFrame(rows)
+
+
+def _with_means(completion: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    """Add one row a view, object -1: the mean over its objects."""
+    whole = completion.groupby([*KEYS, "view"], as_index=False)[metrics].mean().assign(object=-1)
+    return pd.concat([completion, whole], ignore_index=True)
+
+
+def _scenes(per_view: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    """Return means over views, one row an arm, scene and object."""
+    groups = per_view.groupby([*KEYS, "object"], as_index=False)
+    return groups[metrics].mean().merge(groups["view"].nunique().rename(columns={"view": "n_views"}))
+
+
+def _slices(scenes: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Walk through arm x generator x scorer x camera x split (and all) x object (and all)."""
+    for (arm, generator, scorer, camera, object_id), part in scenes.groupby(
+        ["arm", "generator", "scorer", "camera", "object"], sort=True
+    ):
+        splits = [(WHOLE, part)] + [(str(split), sub) for split, sub in part.groupby("split")]
+        for split, sub in splits:
+            yield (
+                {
+                    "arm": arm,
+                    "generator": generator,
+                    "scorer": scorer,
+                    "camera": camera,
+                    "split": split,
+                    "object": WHOLE if object_id == -1 else str(object_id),
+                },
+                sub,
+            )
+
+
+def _estimates(per_view: pd.DataFrame, metrics: list[str], confidence: float) -> pd.DataFrame:
+    rows = []
+    for keys, part in _slices(_scenes(per_view, metrics)):
+        for metric in metrics:
+            known = part[part[metric].notna()]
+            estimate = scene_mean(known[metric], list(known["split"]), confidence)
+            rows.append(
+                {
+                    **keys,
+                    "metric": metric,
+                    "value": estimate.value,
+                    "ci_low": estimate.low,
+                    "ci_high": estimate.high,
+                    "n_scenes": estimate.scenes,
+                    "n_views": int(known["n_views"].sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _comparisons(experiment: Experiment, per_view: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    """Return differences a - b, paired by view, averaged by scene, for the whole view and each object."""
+    pairing = ["generator", "scorer", "camera", "split", "scene", "view", "object"]
+    rows = []
+    for a, b in experiment.compared():
+        sides = [per_view[per_view["arm"] == name].set_index(pairing)[metrics] for name in (a, b)]
+        # Only what both arms have: a view that failed in one arm is a problem on record, not a difference.
+        common = sides[0].index.intersection(sides[1].index)
+        difference = (sides[0].loc[common] - sides[1].loc[common]).reset_index().assign(arm=a)
+        for keys, part in _slices(_scenes(difference, metrics)):
+            labels = {name: value for name, value in keys.items() if name != "arm"}
+            for metric in metrics:
+                known = part[part[metric].notna()]
+                estimate = scene_mean(known[metric], list(known["split"]), experiment.statistics.confidence)
+                rows.append(
+                    {
+                        "arm_a": a,
+                        "arm_b": b,
+                        **labels,
+                        "metric": metric,
+                        "difference": estimate.value,
+                        "ci_low": estimate.low,
+                        "ci_high": estimate.high,
+                        "n_scenes": estimate.scenes,
+                        "n_views": int(known["n_views"].sum()),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
+    columns = ["arm", "generator", "scorer", "camera", "split", "metric", "value", "ci_low", "ci_high", "reason"]
+    partial = [arm.name for arm in experiment.arms if arm.completion == "none"]
+    oracle = [arm.name for arm in experiment.arms if arm.completion == "truth"]
+    if not partial or not oracle:
+        return pd.DataFrame(columns=columns)
+    scenes = _scenes(per_view[per_view["object"] == -1], list(METRICS))
+    rows = []
+    for (generator, scorer, camera), part in scenes.groupby(["generator", "scorer", "camera"]):
+        wide = part.set_index(["arm", "scene"])
+        common = sorted(set.intersection(*(set(wide.loc[name].index) for name in set(part["arm"]))))
+        for split in [WHOLE, *sorted(part["split"].unique())]:
+            chosen = [s for s in common if split in (WHOLE, wide.loc[(partial[0], s), "split"])]
+            for arm in experiment.arms:
+                if arm.completion != "checkpoint" or not chosen:
+                    continue
+                for metric in METRICS:
+                    sides = [
+                        wide.loc[name].loc[chosen, metric].to_numpy() for name in (arm.name, partial[0], oracle[0])
+                    ]
+                    strata = list(wide.loc[partial[0]].loc[chosen, "split"])
+                    result = recovered_utility(
+                        *sides,
+                        strata,
+                        confidence=experiment.statistics.confidence,
+                        draws=experiment.statistics.draws,
+                        seed=experiment.seed,
+                    )
+                    rows.append(
+                        dict(
+                            zip(
+                                columns,
+                                [
+                                    *(arm.name, generator, scorer, camera, split, metric),
+                                    *(result.value, result.low, result.high, result.reason),
+                                ],
+                                strict=True,
+                            )
+                        )
+                    )
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _write(tables: Tables, run: RunFolder) -> None:
+    for name, table in (
+        ("utility", tables.utility),
+        ("completion", tables.completion),
+        ("comparisons", tables.comparisons),
+        ("recovered", tables.recovered),
+    ):
+        with atomic_write(run.tables / f"{name}.csv", "w") as stream:
+            table.to_csv(stream, index=False, float_format="%.6g")
+    for name, table in (
+        ("grasps", tables.grasps),
+        ("views", tables.views),
+        ("completion_views", tables.completion_views),
+    ):
+        with atomic_write(run.tables / f"{name}.parquet") as stream:
+            table.to_parquet(stream, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read one of the run's tables.
+
+    Raises:
+        ArtifactError: if it is missing.
+    """
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such table; run `aggregate` first")
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=True)

@@ -1,0 +1,204 @@
+"""What outputs were made from: fingerprints, stamps, the run's lock, and why something is stale.
+
+A *unit* is one stage's work for one scene, camera and (after ``observe``) arm. Its files are written
+atomically, its *stamp* last: a JSON file that holds everything the unit depends on. What has a stamp is
+finished; what depends on something else than its stamp says is stale, and the differing keys say why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+
+FORMAT_VERSION = 1
+
+
+class ArtifactError(ValueError):
+    """A run folder or a file in it that cannot be used; the message names it and the remedy."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` and put it in place when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101  (mkstemp makes private files)
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic_write(path, "w") as stream:
+        json.dump(value, stream, indent=1, sort_keys=True, allow_nan=False)
+        stream.write("\n")
+
+
+def fingerprint(payload: Any) -> str:
+    """Return a short hash of anything JSON can say, independent of key order."""
+    canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
+def file_hash(path: Path) -> str:
+    """Return the hash of one file's content, or ``absent``."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
+    except FileNotFoundError:
+        return "absent"
+
+
+class FileHashes:
+    """Content hashes, remembered by size and modification time so that a rerun does not read a dataset again."""
+
+    def __init__(self, memo: Path) -> None:
+        self._memo = memo
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+        with contextlib.suppress(OSError, ValueError):
+            self._known = json.loads(memo.read_text())
+
+    def __call__(self, path: Path) -> str:
+        try:
+            status = path.stat()
+        except OSError:
+            return "absent"
+        key, seen = str(path), [status.st_size, status.st_mtime_ns]
+        known = self._known.get(key)
+        if known is not None and known[:2] == seen:
+            return str(known[2])
+        value = file_hash(path)
+        self._known[key] = [*seen, value]
+        self._changed = True
+        return value
+
+    def many(self, paths: list[Path]) -> str:
+        return fingerprint([self(path) for path in paths])
+
+    def save(self) -> None:
+        if self._changed:
+            write_json(self._memo, self._known)
+            self._changed = False
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a finished unit was made from, and what went wrong in it.
+
+    Attributes:
+        made_from: everything that the unit's files depend on, by key.
+        problems: rows ``{"view", "object", "reason"}`` of what failed inside while the rest went on.
+        seconds: wall-clock time the unit took.
+    """
+
+    made_from: dict[str, Any]
+    problems: list[dict[str, Any]]
+    seconds: float
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.made_from)
+
+
+def write_stamp(path: Path, stamp: Stamp) -> None:
+    write_json(
+        path,
+        {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": stamp.fingerprint,
+            "made_from": stamp.made_from,
+            "problems": stamp.problems,
+            "seconds": round(stamp.seconds, 3),
+        },
+    )
+
+
+def read_stamp(path: Path) -> Stamp | None:
+    """Return a unit's stamp, or None where the unit is not finished (absent or unreadable stamp)."""
+    try:
+        raw = json.loads(path.read_text())
+        return Stamp(dict(raw["made_from"]), list(raw["problems"]), float(raw["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def require_stamp(path: Path, remedy: str) -> Stamp:
+    """Return the stamp of an input unit.
+
+    Raises:
+        ArtifactError: if that unit is not finished.
+    """
+    stamp = read_stamp(path)
+    if stamp is None:
+        raise ArtifactError(f"{path.parent}: not finished ({path.name} is absent or broken); {remedy}")
+    return stamp
+
+
+def why_stale(path: Path, made_from: Mapping[str, Any]) -> str | None:
+    """Return None where the unit is finished and current, else why it has to be made.
+
+    Args:
+        path: the unit's stamp.
+        made_from: what the unit would be made from now.
+    """
+    stamp = read_stamp(path)
+    if stamp is None:
+        return "not made yet"
+    wanted = json.loads(json.dumps(dict(made_from), default=str))
+    if fingerprint(stamp.made_from) == fingerprint(wanted):
+        return None
+    keys = sorted(key for key in set(stamp.made_from) | set(wanted) if stamp.made_from.get(key) != wanted.get(key))
+    return "changed: " + ", ".join(keys)
+
+
+@contextlib.contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Hold a run folder for one process.
+
+    Raises:
+        ArtifactError: if the folder cannot be written, or another process holds it.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(run / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise ArtifactError(
+            f"{run}: another grasp-utility works in this folder; wait for it or choose another --out"
+        ) from None
+    except OSError as error:
+        raise ArtifactError(f"{run}: cannot be written ({error.strerror or error}); choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def derive_seed(*parts: Any) -> int:
+    """Return a 63-bit seed from the parts' text: the same on every machine, in every order of work.
+
+    Callers pass (seed, scene, camera, view, object, stage), never the arm: arms see the same draws.
+    """
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

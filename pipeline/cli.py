@@ -1,0 +1,236 @@
+"""Commands: arguments in, calls to the rooms, lines out. No logic, and no heavy import before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="grasp-utility",
+    help="Does a better shape-completion loss give a robot better grasps?\n\n"
+    "Start with [bold]grasp-utility demo[/bold]. An experiment file names a dataset and the arms to compare; "
+    "[bold]run[/bold] carries it out, and each stage is a command of its own.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+dataset_app = typer.Typer(help="Make, check and turn datasets into training pairs.", no_args_is_help=True)
+checkpoint_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
+app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
+app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
+
+MAIN, STAGES, DATA = "Main job", "Single stages of an experiment", "Data and networks"
+
+
+class Device(StrEnum):
+    """Where networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML), for example configs/demo.yaml.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run; auto takes CUDA if there is one.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 takes one a core.")]
+
+
+def main() -> None:
+    """Run the command line: bad input ends in one line and status 2, Ctrl-C in one line and status 130."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted; what is finished is kept, the same command goes on from there", 130))
+    except (ValueError, OSError) as error:
+        sys.exit(_fail(" ".join(str(error).split()), 2))
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"grasp-utility: {message}", file=sys.stderr)
+    return status
+
+
+@app.command(rich_help_panel=MAIN)
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Everything goes below: dataset, caches, run.")] = Path(
+        "grasp-utility-demo"
+    ),
+    device: DeviceOption = Device.auto,
+    workers: Workers = 0,
+) -> None:
+    """Make the sample dataset, compare the arms of configs/demo.yaml on it, print the table, write the report."""
+    from pipeline.config import load_experiment, shipped_config
+    from pipeline.datasets.synthetic import SAMPLE, synthesize
+
+    home = out.resolve()
+    print(f"dataset    {home / 'dataset'}", flush=True)
+    synthesize(home / "dataset", SAMPLE, workers=_workers(workers))
+    overrides = {"dataset.root": str(home / "dataset"), "cache": str(home / "cache")}
+    _carry_out(load_experiment(shipped_config("demo.yaml"), overrides), home / "run", device, workers, None)
+
+
+@app.command(rich_help_panel=MAIN)
+def run(experiment: ExperimentFile, out: Out = None, device: DeviceOption = Device.auto, workers: Workers = 0) -> None:
+    """Carry out a whole experiment. What is finished and up to date is left alone."""
+    _stages(experiment, out, device, workers, None)
+
+
+@app.command(rich_help_panel=STAGES)
+def observe(experiment: ExperimentFile, out: Out = None, workers: Workers = 0) -> None:
+    """Dataset views -> per-object partial clouds."""
+    _stages(experiment, out, Device.auto, workers, ("observe",))
+
+
+@app.command(rich_help_panel=STAGES)
+def complete(experiment: ExperimentFile, out: Out = None, device: DeviceOption = Device.auto) -> None:
+    """Partial clouds -> completed clouds, arm by arm."""
+    _stages(experiment, out, device, 0, ("complete",))
+
+
+@app.command(rich_help_panel=STAGES)
+def generate(experiment: ExperimentFile, out: Out = None, workers: Workers = 0) -> None:
+    """Clouds -> grasps, in the official dump layout."""
+    _stages(experiment, out, Device.auto, workers, ("generate",))
+
+
+@app.command(rich_help_panel=STAGES)
+def score(experiment: ExperimentFile, out: Out = None, workers: Workers = 0) -> None:
+    """Grasps + true geometry -> one row per grasp."""
+    _stages(experiment, out, Device.auto, workers, ("score",))
+
+
+@app.command(rich_help_panel=STAGES)
+def aggregate(experiment: ExperimentFile, out: Out = None) -> None:
+    """Rows -> utility tables and paired comparisons."""
+    _stages(experiment, out, Device.auto, 0, ("aggregate",))
+
+
+@app.command(rich_help_panel=STAGES)
+def report(experiment: ExperimentFile, out: Out = None) -> None:
+    """Tables -> one self-contained HTML page."""
+    _stages(experiment, out, Device.auto, 0, ("report",))
+
+
+def _stages(path: Path, out: Path | None, device: Device, workers: int, stages: tuple[str, ...] | None) -> None:
+    from pipeline.config import load_experiment
+
+    experiment = load_experiment(path)
+    _carry_out(experiment, (out or Path("runs") / experiment.name).resolve(), device, workers, stages)
+
+
+def _carry_out(experiment: Any, out: Path, device: Device, workers: int, stages: tuple[str, ...] | None) -> None:
+    from pipeline import console
+    from pipeline.experiment import STAGES as ALL
+    from pipeline.experiment import run_experiment
+
+    result = run_experiment(
+        experiment,
+        out,
+        device=device.value,
+        workers=_workers(workers),
+        stages=stages or ALL,
+        say=lambda line: print(line, flush=True),
+    )
+    console.show(result, whole=stages is None)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _workers(asked: int) -> int:
+    from pipeline.engine import default_workers
+
+    return asked or default_workers()
+
+
+@app.command(rich_help_panel=DATA)
+def train(
+    config: Annotated[
+        Path, typer.Argument(help="The training file (YAML), for example configs/training/pcn_qal.yaml.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint to be.")],
+    pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pair files, instead of those it names.")] = None,
+    device: DeviceOption = Device.auto,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of resuming.")] = False,
+) -> None:
+    """Train a completion network. A run that was stopped resumes to the same weights."""
+    from completion import train as training
+
+    settings = training.load_config(config, pairs=pairs)
+    folder = training.train(settings, out, device=device.value, resume=not fresh)
+    print(f"checkpoint {folder}")
+
+
+@dataset_app.command("synthesize")
+def dataset_synthesize(
+    out: Annotated[Path, typer.Argument(help="Root of the dataset to be.")],
+    preset: Annotated[str, typer.Option("--preset", help="sample, training or validation.")] = "sample",
+    models: Annotated[Path | None, typer.Option("--models", help="A folder of meshes to use instead of ours.")] = None,
+    unit: Annotated[str, typer.Option("--unit", help="Unit of those meshes: m or mm.")] = "m",
+    camera: Annotated[str | None, typer.Option("--camera", help="realsense or kinect; default: the preset's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random; default: the preset's.")] = None,
+    workers: Workers = 0,
+) -> None:
+    """Make a dataset in GraspNet-1Billion's layout: objects by code, settled scenes, ray-cast views."""
+    from pipeline.datasets.synthetic import preset_named, synthesize
+
+    spec = preset_named(preset, camera=camera, seed=seed)
+    synthesize(out, spec, models=models, unit=unit, workers=_workers(workers))
+    print(f"dataset    {out}")
+
+
+@dataset_app.command("check")
+def dataset_check(
+    root: Annotated[Path, typer.Argument(help="Root of a dataset in GraspNet-1Billion's layout.")],
+    camera: Annotated[
+        str | None, typer.Option("--camera", help="realsense or kinect; default: both that exist.")
+    ] = None,
+) -> None:
+    """Report everything missing or broken in a dataset, by file."""
+    from pipeline import console
+    from pipeline.datasets.check import check_dataset
+
+    if console.show_check(root, check_dataset(root, camera)):
+        raise typer.Exit(1)
+
+
+@dataset_app.command("pairs")
+def dataset_pairs(
+    root: Annotated[Path, typer.Argument(help="Root of a dataset in GraspNet-1Billion's layout.")],
+    out: Annotated[Path, typer.Argument(help="The pair file (.npz) to be.")],
+    split: Annotated[
+        str, typer.Option("--split", help="train, test_seen, test_similar, test_novel or test.")
+    ] = "train",
+    camera: Annotated[str, typer.Option("--camera", help="realsense or kinect.")] = "realsense",
+    every: Annotated[int, typer.Option("--every", min=1, help="Use every n-th rendered view.")] = 1,
+    workers: Workers = 0,
+) -> None:
+    """Turn posed models and views into (partial, complete) training pairs."""
+    from pipeline import pairs
+    from pipeline.datasets.graspnet import GraspNetDataset
+
+    print(console_line(pairs.pairs_of_split(GraspNetDataset(root, camera), split, out, every, _workers(workers))))
+
+
+def console_line(summary: Any) -> str:
+    return f"pairs      {summary.path}: {summary.pairs} pairs of {summary.objects} objects"
+
+
+@checkpoint_app.command("inspect")
+def checkpoint_inspect(
+    path: Annotated[str, typer.Argument(help="A checkpoint folder, or the name of a shipped one.")],
+) -> None:
+    """Say what a checkpoint is: network, size, training, metrics."""
+    from completion import checkpoint
+    from pipeline import console
+
+    console.show_mapping(checkpoint.inspect(path))
+
+
+if __name__ == "__main__":
+    main()

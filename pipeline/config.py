@@ -1,0 +1,323 @@
+"""The experiment file: YAML in, validated frozen models out. Every default of a run lives here and nowhere else."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+FORMAT_VERSION = 1
+Camera = Literal["realsense", "kinect"]
+Split = Literal["train", "test_seen", "test_similar", "test_novel"]
+Entry = Literal["generator", "collision", "both"]
+METRICS = (
+    "ap",
+    "ap_0.4",
+    "ap_0.8",
+    "feasible",
+    "quality",
+    *(f"success@{k}_mu{mu}" for k in (1, 5, 10) for mu in ("0.4", "0.8")),
+)
+
+
+class ConfigError(ValueError):
+    """An experiment file that cannot be used; the message names the file, the key and the remedy."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSection(_Model):
+    """Which observations: a root in GraspNet-1Billion's layout, and the part of it that is used.
+
+    Attributes:
+        root: folder with ``scenes/`` and ``models/``; relative paths count from the experiment file.
+        cameras: which of the two cameras.
+        splits: whole splits; or, instead,
+        scenes: scene numbers. Neither: every scene that the root holds.
+        views: view numbers 0..255, or ``all``. Left out: the views that the dataset's manifest lists as
+            rendered, or all 256 of a scene where there is no manifest.
+    """
+
+    root: Path
+    cameras: tuple[Camera, ...] = ("realsense",)
+    splits: tuple[Split, ...] | None = None
+    scenes: tuple[int, ...] | None = None
+    views: tuple[int, ...] | Literal["all"] = "all"
+
+    @model_validator(mode="after")
+    def _one_selection(self) -> DatasetSection:
+        if self.splits is not None and self.scenes is not None:
+            raise ValueError("give either `splits` or `scenes`, not both")
+        if self.scenes is not None and not self.scenes:
+            raise ValueError("`scenes` is empty; leave it out to use every scene")
+        return self
+
+
+class Arm(_Model):
+    """One way of completing. Arms of one experiment should differ in one thing only.
+
+    Attributes:
+        name: letters, digits, ``.``, ``_`` and ``-``; names the arm's folder.
+        completion: ``none`` (the partial cloud itself), ``truth`` (the true model) or ``checkpoint``.
+        checkpoint: a checkpoint folder, or the name of one that ships with us.
+        merge: ``replace`` (the network's points only) or ``append`` (the observation kept beside them);
+            left out: what the checkpoint declares.
+        entry: where completion enters, overriding the experiment's ``entry`` for this arm.
+    """
+
+    name: str
+    completion: Literal["none", "truth", "checkpoint"] = "checkpoint"
+    checkpoint: str | None = None
+    merge: Literal["replace", "append"] | None = None
+    entry: Entry | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"arm name {name!r} names a folder: use letters, digits, '.', '_' and '-'")
+        return name
+
+    @model_validator(mode="after")
+    def _checkpoint_named(self) -> Arm:
+        if self.completion == "checkpoint" and self.checkpoint is None:
+            raise ValueError(
+                f"arm {self.name!r} needs `checkpoint:` (a folder or a shipped name), or `completion: none`"
+            )
+        if self.completion != "checkpoint" and (self.checkpoint is not None or self.merge is not None):
+            raise ValueError(f"arm {self.name!r}: `checkpoint` and `merge` go with `completion: checkpoint`")
+        return self
+
+
+class GeneratorSection(_Model):
+    """A grasp generator by name, with its parameters handed on as they are."""
+
+    name: str = "antipodal"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+
+class StatisticsSection(_Model):
+    """How arms are compared.
+
+    Attributes:
+        confidence: of the intervals.
+        draws: bootstrap draws for the recovered utility.
+    """
+
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    draws: int = Field(10_000, ge=100)
+
+
+class Experiment(_Model):
+    """One comparison of arms.
+
+    Attributes:
+        format_version: of this file; 1.
+        name: a title for the tables and the report.
+        question: what the comparison is to answer, printed on top of the report.
+        dataset: the observations.
+        arms: names (``partial``, ``oracle``, a shipped checkpoint) or mappings, see :class:`Arm`.
+        comparisons: pairs ``[a, b]`` of arms whose difference a - b is reported; left out: every arm against
+            ``partial`` and every later checkpoint against the first.
+        entry: where completion enters: what the generator samples, what its collision filter tests, or both.
+            Where it does not enter, the observed cloud is used.
+        density: common voxel edge in metres to which every arm's clouds are brought, so that density does not
+            pass for quality.
+        generators: grasp generators.
+        scorers: ``analytic`` (our implementation of the protocol) and/or ``graspnetapi`` (the referee itself).
+        primary_metric: the one metric that answers the question, declared before the run.
+        statistics: see :class:`StatisticsSection`.
+        seed: of everything random in the run; arms see the same draws.
+        cache: folder for files derived from models (signed distances, surface samples); relative paths count
+            from the experiment file. Left out: ``$GRASP_UTILITY_CACHE`` or the user's cache folder.
+    """
+
+    format_version: Literal[1]
+    name: str
+    question: str = "Does a better shape-completion loss give a robot better grasps?"
+    dataset: DatasetSection
+    arms: tuple[Arm, ...]
+    comparisons: tuple[tuple[str, str], ...] | None = None
+    entry: Entry = "both"
+    density: float = Field(0.003, gt=0.0005, le=0.02)
+    generators: tuple[GeneratorSection, ...] = (GeneratorSection(),)
+    scorers: tuple[Literal["analytic", "graspnetapi"], ...] = ("analytic",)
+    primary_metric: str = "ap"
+    statistics: StatisticsSection = StatisticsSection()  # type: ignore[call-arg]
+    seed: int = Field(0, ge=0)
+    cache: Path | None = None
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _arm_shorthand(cls, arms: Any) -> Any:
+        if not isinstance(arms, list | tuple) or not arms:
+            raise ValueError("`arms` is a list of names or mappings, for example [partial, pcn-cd, oracle]")
+        return [_arm_from_name(arm) if isinstance(arm, str) else arm for arm in arms]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        names = [arm.name for arm in self.arms]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two arms are called {name!r}; rename one")
+        for pair in self.comparisons or ():
+            for name in pair:
+                if name not in names:
+                    raise ValueError(f"comparison {list(pair)} names an unknown arm {name!r}{_nearest(name, names)}")
+        if self.primary_metric not in METRICS:
+            raise ValueError(f"unknown primary_metric {self.primary_metric!r}{_nearest(self.primary_metric, METRICS)}")
+        labels = [generator.label for generator in self.generators]
+        if not labels or len(set(labels)) != len(labels):
+            raise ValueError("`generators` needs at least one generator, each under its own name")
+        if not self.scorers:
+            raise ValueError("`scorers` is empty; use [analytic]")
+        return self
+
+    def entry_of(self, arm: Arm) -> Entry:
+        return arm.entry or self.entry
+
+    def compared(self) -> tuple[tuple[str, str], ...]:
+        """Return the pairs ``(a, b)`` whose difference a - b is reported."""
+        if self.comparisons is not None:
+            return self.comparisons
+        pairs: list[tuple[str, str]] = []
+        partial = [arm.name for arm in self.arms if arm.completion == "none"]
+        if partial:
+            pairs += [(arm.name, partial[0]) for arm in self.arms if arm.name != partial[0]]
+        checkpoints = [arm.name for arm in self.arms if arm.completion == "checkpoint"]
+        pairs += [(name, checkpoints[0]) for name in checkpoints[1:]]
+        return tuple(pairs)
+
+    def cache_folder(self) -> Path:
+        if self.cache is not None:
+            return self.cache
+        if os.environ.get("GRASP_UTILITY_CACHE"):
+            return Path(os.environ["GRASP_UTILITY_CACHE"])
+        return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grasp-utility"
+
+
+def _arm_from_name(name: str) -> dict[str, Any]:
+    if name == "partial":
+        return {"name": name, "completion": "none"}
+    if name == "oracle":
+        return {"name": name, "completion": "truth"}
+    return {"name": name, "checkpoint": name}
+
+
+def _nearest(word: str, known: typing.Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` with the nearest known word, or the list of what is known."""
+    options = list(known)
+    match = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(options)}"
+
+
+def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
+    """Read an experiment file.
+
+    Args:
+        path: the YAML file. Relative paths inside it count from its folder.
+        overrides: values that replace keys of the file, dotted for nested ones (``dataset.root``), already
+            absolute where they are paths.
+
+    Raises:
+        ConfigError: naming the file, the key and, for an unknown key, the nearest known one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error}); give an experiment file") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: an experiment file is a mapping; see configs/demo.yaml")
+    for key, value in (overrides or {}).items():
+        target = raw
+        *parents, last = key.split(".")
+        for parent in parents:
+            if not isinstance(target.setdefault(parent, {}), dict):
+                raise ConfigError(f"{path}: {parent}: expected a mapping")
+            target = target[parent]
+        target[last] = value
+    try:
+        experiment = Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(_explain(item) for item in error.errors())) from None
+    return _with_absolute_paths(experiment, path.resolve().parent)
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        return f"unknown key {where!r}{_nearest(str(key), _known_keys(parents))}"
+    if error["type"] == "missing":
+        return f"missing key {where!r}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _known_keys(parents: list[Any]) -> list[str]:
+    """Return the keys of the model that sits at a path of an error's location."""
+    model: type[BaseModel] = Experiment
+    for part in parents:
+        if not isinstance(part, str) or part not in model.model_fields:
+            continue  # an index into a list, or a tag of a union
+        found = _model_inside(model.model_fields[part].annotation)
+        if found is not None:
+            model = found
+    return list(model.model_fields)
+
+
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (tuple, list, typing.Union, types.UnionType):
+        for argument in typing.get_args(annotation):
+            found = _model_inside(argument)
+            if found is not None:
+                return found
+    return None
+
+
+def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
+    def absolute(path: Path) -> Path:
+        return Path(os.path.normpath(folder / path.expanduser()))
+
+    dataset = experiment.dataset.model_copy(update={"root": absolute(experiment.dataset.root)})
+    arms = tuple(
+        # A name without a separator is a shipped checkpoint unless such a folder lies beside the file.
+        arm.model_copy(update={"checkpoint": str(absolute(Path(arm.checkpoint)))})
+        if arm.checkpoint is not None and ("/" in arm.checkpoint or (folder / arm.checkpoint).is_dir())
+        else arm
+        for arm in experiment.arms
+    )
+    cache = absolute(experiment.cache) if experiment.cache is not None else None
+    return experiment.model_copy(update={"dataset": dataset, "arms": arms, "cache": cache})
+
+
+def shipped_config(name: str) -> Path:
+    """Return the path of a configuration that ships with us: ``configs/`` of a checkout, or the wheel's copy.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here.parent / "configs", here / "shipped_configs"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(f"{name}: no such shipped configuration; the installation is incomplete, install it again")

@@ -1,0 +1,129 @@
+"""A run: names every path on top, then calls the stages in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import read_stamp, run_lock, write_json
+from pipeline.config import Experiment
+from pipeline.run_folder import STAMP, RunFolder, StageReport
+
+STAGES = ("observe", "complete", "generate", "score", "aggregate", "report")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did.
+
+    Attributes:
+        folder: where everything lies.
+        stages: what each stage made, found current or failed at.
+        problems: rows ``{stage, unit, view, object, reason}`` of all that failed, in this run or one before.
+    """
+
+    folder: RunFolder
+    stages: tuple[StageReport, ...]
+    problems: tuple[dict[str, Any], ...]
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path,
+    *,
+    device: str,
+    workers: int,
+    stages: tuple[str, ...] = STAGES,
+    say: Callable[[str], None],
+) -> RunResult:
+    """Carry out an experiment, or the named stages of it.
+
+    Args:
+        experiment: what to compare.
+        out: the run folder; what is finished and current in it is left alone.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        workers: processes.
+        stages: in the order of :data:`STAGES`.
+        say: is told one line at a time what goes on.
+
+    Raises:
+        ConfigError, DatasetError, CheckpointError, ArtifactError: for what makes the run as a whole impossible.
+    """
+    from pipeline import aggregate, complete, generate, observe, score, summary
+    from pipeline.selection import select
+
+    folder = RunFolder(out)
+    units = select(experiment)
+    _check_parts(experiment, device)
+    reports: list[StageReport] = []
+    with run_lock(out):
+        _record(experiment, folder)
+        if "observe" in stages:
+            reports.append(observe.run(experiment, folder, units, workers=workers))
+            say(_line(reports[-1]))
+        if "complete" in stages:
+            reports.append(complete.run(experiment, folder, units, device=device))
+            say(_line(reports[-1]))
+        if "generate" in stages:
+            reports.append(generate.run(experiment, folder, units, workers=workers))
+            say(_line(reports[-1]))
+        if "score" in stages:
+            reports.append(score.run(experiment, folder, units, workers=workers))
+            say(_line(reports[-1]))
+        problems = collect_problems(folder, reports)
+        write_json(folder.problems, problems)
+        fresh = any(report.made for report in reports)
+        if "aggregate" in stages and (fresh or not summary.is_current(experiment, folder) or len(stages) == 1):
+            tables = aggregate.run(experiment, folder, units)
+            summary.write(experiment, folder, units, tables, problems)
+            say(f"aggregate  tables in {folder.tables}")
+        if "report" in stages and (not folder.report.exists() or _older(folder.report, folder.summary)):
+            from pipeline import report
+
+            report.run(experiment, folder)
+            say(f"report     {folder.report}")
+    return RunResult(folder, tuple(reports), tuple(problems))
+
+
+def _check_parts(experiment: Experiment, device: str) -> None:
+    """Find out before the work begins whether every arm and generator can be had."""
+    from grasping.generators import make_generator
+    from pipeline.complete import describe_arm
+
+    for arm in experiment.arms:
+        describe_arm(arm, device)
+    for generator in experiment.generators:
+        make_generator(generator.name, **generator.parameters)
+
+
+def _record(experiment: Experiment, folder: RunFolder) -> None:
+    write_json(folder.root / "experiment.json", experiment.model_dump(mode="json"))
+
+
+def _line(report: StageReport) -> str:
+    parts = [f"{report.made} made" if report.made else "", f"{report.current} up to date" if report.current else ""]
+    parts.append(f"{len(report.failures)} FAILED" if report.failures else "")
+    return f"{report.stage:<10} {', '.join(part for part in parts if part) or 'nothing to do'}"
+
+
+def collect_problems(folder: RunFolder, reports: list[StageReport]) -> list[dict[str, Any]]:
+    """List what failed: whole units of this run, and what the stamps of finished units have on record."""
+    problems = [
+        {"stage": report.stage, "unit": failure.label, "view": None, "object": None, "reason": failure.error}
+        | ({"traceback": failure.trace} if failure.trace else {})
+        for report in reports
+        for failure in report.failures
+    ]
+    for path in sorted(folder.root.glob(f"**/{STAMP}")):
+        stamp = read_stamp(path)
+        for problem in stamp.problems if stamp else ():
+            unit = path.parent.relative_to(folder.root).as_posix()
+            problems.append({"stage": stamp.made_from.get("stage"), "unit": unit, **problem} if stamp else problem)
+    return problems
+
+
+def _older(path: Path, than: Path) -> bool:
+    return than.exists() and os.stat(path).st_mtime_ns < os.stat(than).st_mtime_ns  # noqa: PTH116

@@ -1,0 +1,147 @@
+"""Where everything of a run lies, and the units that its stages work through."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Stamp, why_stale, write_stamp
+from pipeline.engine import Outcome, run_units
+
+STAMP = "stamp.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run. Folders of units end in ``scene_SSSS/<camera>``, as GraspNet-1Billion's do."""
+
+    root: Path
+
+    @property
+    def observations(self) -> Path:
+        return self.root / "observations"
+
+    def clouds(self, arm: str) -> Path:
+        return self.root / "arms" / arm / "clouds"
+
+    def dump(self, arm: str, generator: str) -> Path:
+        """The arm's grasps, in the official dump layout."""
+        return self.root / "arms" / arm / "dump" / generator
+
+    def scores(self, arm: str, generator: str, scorer: str) -> Path:
+        return self.root / "arms" / arm / "scores" / generator / scorer
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def problems(self) -> Path:
+        return self.root / "problems.json"
+
+    @property
+    def hashes(self) -> Path:
+        return self.root / ".hashes.json"
+
+
+def unit_folder(base: Path, scene: int, camera: str) -> Path:
+    return base / f"scene_{scene:04d}" / camera
+
+
+def view_file(folder: Path, view: int, suffix: str) -> Path:
+    return folder / f"{view:04d}{suffix}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One unit: what it depends on, and the argument of the function that makes it.
+
+    Attributes:
+        label: for people.
+        folder: the unit's own folder; its stamp lies in it.
+        made_from: everything the unit depends on.
+        job: handed to the stage's function, which returns the unit's problems.
+        blocked: why the unit cannot be made, where an input of it failed.
+    """
+
+    label: str
+    folder: Path
+    made_from: dict[str, Any]
+    job: Any
+    blocked: str | None = None
+
+    @property
+    def stamp(self) -> Path:
+        return self.folder / STAMP
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage did.
+
+    Attributes:
+        stage: its name.
+        made: units made now.
+        current: units that were finished and up to date.
+        failures: units that failed, with the reason.
+        stale: why each unit was made, by label.
+    """
+
+    stage: str
+    made: int = 0
+    current: int = 0
+    failures: tuple[Outcome, ...] = ()
+    stale: dict[str, str] = field(default_factory=dict)
+
+
+def carry_out(
+    stage: str,
+    function: Callable[[Any], list[dict[str, Any]]],
+    plans: Sequence[Plan],
+    *,
+    workers: int,
+) -> StageReport:
+    """Make the units that are not finished or stale, and leave the others alone.
+
+    Args:
+        stage: its name, for the progress bar.
+        function: makes one unit from its plan's job and returns its problems.
+        plans: all units of the stage.
+        workers: processes.
+    """
+    blocked = [Outcome(plan.label, error=plan.blocked) for plan in plans if plan.blocked is not None]
+    possible = [plan for plan in plans if plan.blocked is None]
+    stale = {plan.label: reason for plan in possible if (reason := why_stale(plan.stamp, plan.made_from)) is not None}
+    units = [(plan.label, plan) for plan in possible if plan.label in stale]
+    outcomes = run_units(partial(_make, function), units, workers=workers, title=f"{stage:<9}")
+    failures = tuple(outcome for outcome in outcomes if outcome.error is not None)
+    return StageReport(
+        stage,
+        made=len(units) - len(failures),
+        current=len(possible) - len(units),
+        failures=(*blocked, *failures),
+        stale=stale,
+    )
+
+
+def _make(function: Callable[[Any], list[dict[str, Any]]], plan: Plan) -> None:
+    # The stamp goes first and comes last: a folder without one is not finished, whatever lies in it.
+    plan.stamp.unlink(missing_ok=True)
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    problems = function(plan.job)
+    write_stamp(plan.stamp, Stamp(plan.made_from, problems, time.perf_counter() - start))

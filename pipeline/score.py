@@ -1,0 +1,222 @@
+"""Stage: grasps + true geometry -> one row per grasp.
+
+Reads
+    ``arms/<arm>/dump/<generator>/scene_SSSS/<camera>/VVVV.npy`` and the dataset's models and poses.
+Writes
+    ``arms/<arm>/scores/<generator>/<scorer>/scene_SSSS/<camera>/grasps.parquet``: one row per grasp that
+    survives suppression, ordered by view and confidence (columns: :data:`COLUMNS`), and ``views.parquet``: one
+    row a view, also where there is no grasp at all.
+
+No torch and no open3d here, so that workers start fast; distances inside models are made beforehand, by
+:func:`prepare_models`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grasping import protocol
+from grasping.geometry import ObjectGeometry, load_object
+from grasping.grasps import GraspFileError, Grasps
+from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp
+from pipeline.config import Experiment
+from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
+from pipeline.engine import run_units
+from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
+from pipeline.selection import SceneUnit
+from pipeline.truth import model_files
+
+VERSION = 1
+GRASPS_FILE, VIEWS_FILE = "grasps.parquet", "views.parquet"
+
+COLUMNS = pa.schema(
+    [
+        ("view", pa.int16()),
+        ("row", pa.int32()),  # of the dump file
+        ("rank", pa.int32()),  # by confidence among the suppressed candidates of the view, from 0
+        ("object", pa.int16()),  # whose sampled points are nearest
+        ("confidence", pa.float64()),
+        ("width", pa.float64()),  # clipped, metres
+        ("kept", pa.bool_()),  # in the protocol's cut (10 an object, 50 a scene)
+        ("collided", pa.bool_()),
+        ("empty", pa.bool_()),
+        ("min_friction", pa.float64()),  # +inf: fails at every friction
+        ("reason", pa.string()),
+    ]
+)
+VIEW_COLUMNS = pa.schema(
+    [
+        ("view", pa.int16()),
+        ("generated", pa.int32()),  # rows of the dump
+        ("refused", pa.int32()),  # of these, not gradable (not finite)
+        ("suppressed", pa.int32()),  # candidates that survive suppression
+        ("kept", pa.int32()),
+        ("objects", pa.string()),  # the scene's object ids, comma-separated, visible or not
+        ("reason", pa.string()),  # '' or why there is nothing to grade
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit: the views of one scene, camera, arm and generator, for one scorer."""
+
+    root: Path
+    cache: Path
+    unit: SceneUnit
+    dump: Path
+    out: Path
+    scorer: str
+
+
+def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, workers: int) -> StageReport:
+    """Score what is missing or stale."""
+    hashes = FileHashes(run.hashes)
+    plans = [
+        _plan(experiment, run, arm.name, generator.label, scorer, unit, hashes)
+        for arm in experiment.arms
+        for generator in experiment.generators
+        for scorer in experiment.scorers
+        for unit in units
+    ]
+    hashes.save()
+    return carry_out("score", score_unit, plans, workers=workers)
+
+
+def prepare_models(experiment: Experiment, units: list[SceneUnit], *, workers: int) -> list[str]:
+    """Make the signed distances that the dataset lacks, once an object, into the cache.
+
+    Returns:
+        One line for each model that cannot be used.
+    """
+    problems: list[str] = []
+    jobs: dict[int, Path] = {}
+    for unit in units:
+        dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+        try:
+            jobs.update({object_id: dataset.model_dir(object_id) for object_id in dataset.object_ids(unit.scene)})
+        except DatasetError as error:
+            problems.append(str(error))
+    cache = experiment.cache_folder()
+    arguments = [(f"model {i:03d}", (folder, i, cache)) for i, folder in sorted(jobs.items())]
+    outcomes = run_units(_prepare_model, arguments, workers=workers, title="models   ")
+    return problems + [f"{outcome.label}: {outcome.error}" for outcome in outcomes if outcome.error is not None]
+
+
+def _prepare_model(argument: tuple[Path, int, Path]) -> None:
+    load_object(*argument)
+
+
+def _plan(
+    experiment: Experiment,
+    run: RunFolder,
+    arm: str,
+    generator: str,
+    scorer: str,
+    unit: SceneUnit,
+    hashes: FileHashes,
+) -> Plan:
+    dump = unit_folder(run.dump(arm, generator), unit.scene, unit.camera)
+    out = unit_folder(run.scores(arm, generator, scorer), unit.scene, unit.camera)
+    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+    made = read_stamp(dump / STAMP)
+    blocked = None if made else f"{dump}: no grasps; run `generate` first"
+    truth: str | None = None
+    try:
+        scene_files = [path for object_id in dataset.object_ids(unit.scene) for path in model_files(dataset, object_id)]
+        scene_files += [dataset.annotation_file(unit.scene, view) for view in unit.views]
+        truth = hashes.many(scene_files)
+    except DatasetError as error:
+        blocked = str(error)
+    made_from = {
+        "stage": "score",
+        "version": VERSION,
+        "dump": made.fingerprint if made else None,
+        "truth": truth,
+        "scorer": scorer,
+        "protocol": fingerprint(protocol.fingerprint()),
+    }
+    job = Job(experiment.dataset.root, experiment.cache_folder(), unit, dump, out, scorer)
+    return Plan(f"{arm}/{generator}/{scorer}/{unit.label}", out, made_from, job, blocked)
+
+
+def score_unit(job: Job) -> list[dict[str, Any]]:
+    """Write the rows of one unit; a view whose dump cannot be read counts as one without grasps."""
+    dataset = GraspNetDataset(job.root, job.unit.camera)
+    ids = dataset.object_ids(job.unit.scene)
+    objects = [_object(dataset.model_dir(object_id), object_id, job.cache) for object_id in ids]
+    problems: list[dict[str, Any]] = []
+    tables, view_rows = [], []
+    for view in job.unit.views:
+        path = view_file(job.dump, view, ".npy")
+        if not path.exists():
+            continue  # the view could not be observed; `observe` has recorded why
+        reason = ""
+        try:
+            grasps = Grasps.load(path)
+        except GraspFileError as error:
+            grasps, reason = Grasps.empty(), str(error)
+            problems.append({"view": view, "object": None, "reason": reason})
+        table, refused = _score_view(job, dataset, view, grasps, objects)
+        if refused:
+            problems.append({"view": view, "object": None, "reason": f"{len(refused)} grasps refused: {refused[0][1]}"})
+        tables.append(table)
+        view_rows.append(
+            {
+                "view": view,
+                "generated": len(grasps),
+                "refused": len(refused),
+                "suppressed": table.num_rows,
+                "kept": int(np.count_nonzero(table["kept"].to_numpy())),
+                "objects": ",".join(map(str, ids)),
+                "reason": reason or ("" if len(grasps) else "nothing generated"),
+            }
+        )
+    with atomic_write(job.out / GRASPS_FILE) as stream:
+        pq.write_table(pa.concat_tables([COLUMNS.empty_table(), *tables]), stream)
+    with atomic_write(job.out / VIEWS_FILE) as stream:
+        pq.write_table(pa.Table.from_pylist(view_rows, schema=VIEW_COLUMNS), stream)
+    return problems
+
+
+def _score_view(
+    job: Job, dataset: GraspNetDataset, view: int, grasps: Grasps, objects: list[ObjectGeometry]
+) -> tuple[pa.Table, list[tuple[int, str]]]:
+    T_camera_object = dataset.object_poses(job.unit.scene, view)
+    # The general inverse, as graspnetAPI takes it: a transposed rotation differs in the last bits.
+    T_camera_table = np.linalg.inv(dataset.T_table_camera(job.unit.scene, view))
+    if job.scorer == "graspnetapi":
+        from grasping import reference
+
+        score = reference.score_view_reference(grasps, objects, T_camera_object, T_camera_table)
+    else:
+        score = protocol.score_view(grasps, objects, T_camera_object, T_camera_table)
+    count = len(score.index)
+    ids = np.array([item.object_id for item in objects], np.int16)
+    columns = {
+        "view": np.full(count, view, np.int16),
+        "row": score.index,
+        "rank": np.arange(count),
+        "object": ids[score.object_index] if count else np.zeros(0, np.int16),
+        "confidence": grasps.confidence[score.index],
+        "width": score.width,
+        "kept": score.kept,
+        "collided": score.collided,
+        "empty": score.empty,
+        "min_friction": score.min_friction,
+        "reason": [str(text) for text in score.reason],
+    }
+    arrays = [pa.array(columns[field.name], type=field.type) for field in COLUMNS]
+    return pa.Table.from_arrays(arrays, schema=COLUMNS), list(score.refused)
+
+
+@lru_cache(maxsize=128)
+def _object(folder: Path, object_id: int, cache: Path) -> ObjectGeometry:
+    return load_object(folder, object_id, cache)

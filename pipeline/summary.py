@@ -1,0 +1,188 @@
+"""``summary.json``: a run in one file, for programs.
+
+Schema (``format_version`` 1)
+-----------------------------
+``name, question, primary_metric, seed, entry, density``
+    from the experiment.
+``dataset``
+    ``{root, cameras, scenes, views, splits}``: counts, and the names of the splits.
+``arms``
+    list of ``{name, completion, checkpoint, merge, entry}``.
+``utility``
+    list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, n_scenes, n_views}`` over all splits
+    and objects; ``ci_*`` null where scenes are too few for an interval.
+``completion``
+    the same for the completion metrics.
+``comparisons``
+    list of ``{arm_a, arm_b, generator, scorer, camera, metric, difference, ci_low, ci_high, n_scenes, n_views}``.
+``recovered``
+    list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, reason}``.
+``counts``
+    ``{views_without_grasps: {arm: n}, grasps: {arm: {reason: n}}}``: failures are counted aloud.
+``problems``
+    how many rows ``problems.json`` has.
+``warnings``
+    sentences that a reader must see beside the numbers.
+``provenance``
+    ``{fingerprint, protocol, versions}``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from importlib import metadata
+from typing import Any
+
+import pandas as pd
+
+from grasping import protocol
+from pipeline.aggregate import WHOLE, Tables
+from pipeline.artifacts import fingerprint, write_json
+from pipeline.config import Experiment
+from pipeline.run_folder import STAMP, RunFolder
+from pipeline.selection import SceneUnit
+
+FORMAT_VERSION = 1
+_PACKAGES = ("grasp-utility", "numpy", "scipy", "torch", "open3d", "numba", "pandas")
+FEW_SCENES = 10
+
+
+def write(
+    experiment: Experiment,
+    folder: RunFolder,
+    units: list[SceneUnit],
+    tables: Tables,
+    problems: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write ``summary.json`` and return its content."""
+    summary = {
+        "format_version": FORMAT_VERSION,
+        "name": experiment.name,
+        "question": experiment.question,
+        "primary_metric": experiment.primary_metric,
+        "seed": experiment.seed,
+        "entry": experiment.entry,
+        "density": experiment.density,
+        "dataset": {
+            "root": str(experiment.dataset.root),
+            "cameras": list(experiment.dataset.cameras),
+            "scenes": len({unit.scene for unit in units}),
+            "views": sum(len(unit.views) for unit in units),
+            "splits": sorted({unit.split for unit in units}),
+        },
+        "arms": [
+            {
+                "name": arm.name,
+                "completion": arm.completion,
+                "checkpoint": arm.checkpoint,
+                "merge": arm.merge,
+                "entry": experiment.entry_of(arm),
+            }
+            for arm in experiment.arms
+        ],
+        "utility": _whole(tables.utility),
+        "completion": _whole(tables.completion),
+        "comparisons": _whole(tables.comparisons),
+        "recovered": _records(tables.recovered[tables.recovered["split"] == WHOLE].drop(columns="split")),
+        "counts": _counts(tables),
+        "problems": len(problems),
+        "warnings": _warnings(experiment, units, tables, problems),
+        "provenance": {
+            "fingerprint": _state(experiment, folder),
+            "protocol": protocol.fingerprint(),
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        },
+    }
+    write_json(folder.summary, summary)
+    return summary
+
+
+def read(folder: RunFolder) -> dict[str, Any] | None:
+    """Return a run's summary, or None where there is none (or none that is whole)."""
+    try:
+        summary = json.loads(folder.summary.read_text())
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def is_current(experiment: Experiment, folder: RunFolder) -> bool:
+    """Say whether the summary was made from exactly what now lies in the run folder."""
+    summary = read(folder)
+    return bool(summary) and summary["provenance"]["fingerprint"] == _state(experiment, folder)
+
+
+def _state(experiment: Experiment, folder: RunFolder) -> str:
+    scores = {
+        path.parent.relative_to(folder.root).as_posix(): json.loads(path.read_text()).get("fingerprint")
+        for path in sorted(folder.root.glob(f"arms/*/scores/**/{STAMP}"))
+    }
+    clouds = {
+        path.parent.relative_to(folder.root).as_posix(): json.loads(path.read_text()).get("fingerprint")
+        for path in sorted(folder.root.glob(f"arms/*/clouds/**/{STAMP}"))
+    }
+    return fingerprint([FORMAT_VERSION, experiment.model_dump(mode="json"), scores, clouds])
+
+
+def _whole(table: pd.DataFrame) -> list[dict[str, Any]]:
+    chosen = table[(table["split"] == WHOLE) & (table["object"] == WHOLE)]
+    return _records(chosen.drop(columns=["split", "object"]))
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            str(key): None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def _counts(tables: Tables) -> dict[str, Any]:
+    whole = tables.views[tables.views["object"] == -1]
+    with_grasps = tables.grasps.groupby("arm")[["camera", "scene", "view"]].apply(
+        lambda part: len(part.drop_duplicates())
+    )
+    views = whole.groupby("arm")[["camera", "scene", "view"]].apply(lambda part: len(part.drop_duplicates()))
+    return {
+        "views_without_grasps": {str(arm): int(count - with_grasps.get(arm, 0)) for arm, count in views.items()},
+        "grasps": {
+            str(arm): {str(reason): int(count) for reason, count in part["reason"].value_counts().items()}
+            for arm, part in tables.grasps.groupby("arm")
+        },
+    }
+
+
+def _warnings(
+    experiment: Experiment, units: list[SceneUnit], tables: Tables, problems: list[dict[str, Any]]
+) -> list[str]:
+    warnings = []
+    scenes = len({unit.scene for unit in units})
+    if scenes == 1:
+        warnings.append("One scene: differences have no interval, and say nothing about other scenes.")
+    elif scenes < FEW_SCENES:
+        warnings.append(f"Only {scenes} scenes: intervals are wide and rest on the t distribution.")
+    if any(arm.completion == "checkpoint" for arm in experiment.arms):
+        warnings.append(
+            "One checkpoint a loss: this compares checkpoints, not losses; train more seeds to compare losses."
+        )
+    if problems:
+        warnings.append(f"{len(problems)} problems are on record in problems.json; what failed counts as zero.")
+    if "oracle" in set(tables.utility["arm"]) and "partial" in set(tables.utility["arm"]):
+        whole = tables.utility[(tables.utility["split"] == WHOLE) & (tables.utility["object"] == WHOLE)]
+        primary = whole[whole["metric"] == experiment.primary_metric].groupby("arm")["value"].mean()
+        if primary["oracle"] < primary["partial"]:
+            warnings.append(
+                "The oracle is below the partial cloud: with this generator a perfect completion does not help."
+            )
+    return warnings
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

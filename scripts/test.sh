@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Sets everything up and runs tests.
+#   test.sh            the quick suite
+#   test.sh --all      everything this machine can run: quick, slow, referee, browser, gpu
+#   test.sh ARGS...    hands ARGS to pytest
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+setup_environment dev
+cd "$project"
+if [ $# -eq 0 ]; then
+    exec python -m pytest -q -n 2 -m "not slow and not gpu and not slurm and not browser and not graspnetapi"
+elif [ "$1" = --all ]; then
+    shift
+    bash scripts/install_referee.sh
+    exec python -m pytest -q --durations=25 "$@"
+else
+    exec python -m pytest "$@"
+fi
