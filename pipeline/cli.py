@@ -66,11 +66,9 @@ def demo(
 ) -> None:
     """Make the sample dataset, compare the arms of configs/demo.yaml on it, print the table, write the report."""
     from pipeline.config import load_experiment, shipped_config
-    from pipeline.datasets.synthetic import SAMPLE, synthesize
 
     home = out.resolve()
-    print(f"dataset    {home / 'dataset'}", flush=True)
-    synthesize(home / "dataset", SAMPLE, workers=_workers(workers))
+    _synthesize(home / "dataset", workers, preset="sample")
     overrides = {"dataset.root": str(home / "dataset"), "cache": str(home / "cache")}
     _carry_out(load_experiment(shipped_config("demo.yaml"), overrides), home / "run", device, workers, None)
 
@@ -159,29 +157,65 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of resuming.")] = False,
 ) -> None:
     """Train a completion network. A run that was stopped resumes to the same weights."""
-    from completion import train as training
+    from completion.configuration import load_config
+    from completion.train import train as carry_out
 
-    settings = training.load_config(config, pairs=pairs)
-    folder = training.train(settings, out, device=device.value, resume=not fresh)
+    overrides: dict[str, Any] = {} if not pairs else {"pairs": [str(path) for path in pairs]}
+    folder = carry_out(load_config(config, **overrides), out, device=device.value, resume=not fresh)
     print(f"checkpoint {folder}")
 
 
 @dataset_app.command("synthesize")
 def dataset_synthesize(
     out: Annotated[Path, typer.Argument(help="Root of the dataset to be.")],
-    preset: Annotated[str, typer.Option("--preset", help="sample, training or validation.")] = "sample",
+    preset: Annotated[str, typer.Option("--preset", help="sample, training or novel.")] = "sample",
+    scenes: Annotated[
+        str | None, typer.Option("--scenes", help="Numbers, such as 0-9,100; default: the preset's.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option("--views", help="Numbers to render, 0-255; default: the preset's.")
+    ] = None,
+    camera: Annotated[list[str] | None, typer.Option("--camera", help="realsense, kinect, or both (twice).")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
     models: Annotated[Path | None, typer.Option("--models", help="A folder of meshes to use instead of ours.")] = None,
     unit: Annotated[str, typer.Option("--unit", help="Unit of those meshes: m or mm.")] = "m",
-    camera: Annotated[str | None, typer.Option("--camera", help="realsense or kinect; default: the preset's.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random; default: the preset's.")] = None,
     workers: Workers = 0,
 ) -> None:
     """Make a dataset in GraspNet-1Billion's layout: objects by code, settled scenes, ray-cast views."""
-    from pipeline.datasets.synthetic import preset_named, synthesize
+    overrides: dict[str, Any] = {"scenes": _numbers(scenes), "views": _numbers(views)}
+    overrides["cameras"] = tuple(camera) if camera else None
+    _synthesize(out, workers, preset=preset, seed=seed, models=models, unit=unit, **overrides)
 
-    spec = preset_named(preset, camera=camera, seed=seed)
-    synthesize(out, spec, models=models, unit=unit, workers=_workers(workers))
-    print(f"dataset    {out}")
+
+def _synthesize(out: Path, workers: int, *, preset: str, **overrides: Any) -> None:
+    from tqdm import tqdm
+
+    from pipeline.datasets.synthetic import PRESETS, synthesize
+
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; one of {', '.join(PRESETS)}")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    with tqdm(desc="synthesize", unit="step", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        synthesize(out, **{**vars(PRESETS[preset]), **given}, workers=_workers(workers), progress=progress)
+    print(f"dataset    {out}", flush=True)
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    """Read ``0-9,100`` as numbers."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ValueError(f"{text!r} is not a list of numbers such as 0-9,100")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(numbers)
 
 
 @dataset_app.command("check")
@@ -211,14 +245,24 @@ def dataset_pairs(
     workers: Workers = 0,
 ) -> None:
     """Turn posed models and views into (partial, complete) training pairs."""
-    from pipeline import pairs
+    from tqdm import tqdm
+
     from pipeline.datasets.graspnet import GraspNetDataset
+    from pipeline.pairs import make_pairs
 
-    print(console_line(pairs.pairs_of_split(GraspNetDataset(root, camera), split, out, every, _workers(workers))))
+    dataset = GraspNetDataset(root, camera)
+    scenes = dataset.scene_ids(split)
+    if not scenes:
+        raise ValueError(f"{root}: no scene of split {split!r} for camera {camera!r}; choose another --split")
+    with tqdm(desc="pairs", unit="view", dynamic_ncols=True) as bar:
 
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-def console_line(summary: Any) -> str:
-    return f"pairs      {summary.path}: {summary.pairs} pairs of {summary.objects} objects"
+        views = None if every == 1 else dataset.view_ids(scenes[0])[::every]
+        made = make_pairs(dataset, scenes, views, out, workers=_workers(workers), progress=progress)
+    print(f"pairs      {made.path}: {made.pairs} pairs of {made.objects} objects")
 
 
 @checkpoint_app.command("inspect")

@@ -85,9 +85,8 @@ def describe_arm(arm: Arm, device: str) -> tuple[dict[str, Any], Callable[[], Co
     from completion import checkpoint
 
     assert arm.checkpoint is not None  # Arm has checked it
-    folder = checkpoint.find(arm.checkpoint)
-    config = checkpoint.read_config(folder)
-    merge = arm.merge or config.merge
+    folder = checkpoint.resolve(arm.checkpoint)
+    merge = arm.merge or checkpoint.read_config(folder)["merge"]
     made_from = {
         "completion": "checkpoint",
         "merge": merge,
@@ -116,7 +115,7 @@ def _network(folder: Path, merge: str, device: str) -> Completion:
     from completion.completer import Completer
 
     completer = Completer.load(folder, device=device)
-    return network_completion(completer, completer.config.frame, merge)
+    return network_completion(completer, completer.config["frame"], merge)
 
 
 def network_completion(completer: Any, frame: str, merge: str) -> Completion:
@@ -239,12 +238,20 @@ def _completed(job: Job, view: int, partial: ObjectClouds, T_table_camera: NDArr
         derive_seed(job.seed, job.unit.scene, job.unit.camera, view, int(partial.object_ids[index]), "complete")
         for index in chosen
     ]
-    if chosen:
-        made = job.complete([clouds[index] for index in chosen], T_table_camera, seeds)
-        for index, cloud in zip(chosen, made, strict=True):
-            if np.isfinite(cloud).all():
+    while chosen:
+        try:
+            made = job.complete([clouds[index] for index in chosen], T_table_camera, seeds)
+        except Exception as error:  # one object's failure is that object's row, not the view's
+            which = getattr(error, "index", None)
+            for position, index in enumerate(list(chosen)):
+                if which in (None, position):
+                    clouds[index] = np.zeros((0, 3), np.float32)
+                    status[index] = f"failed: {getattr(error, 'reason', error)}"
+            if which is None:
+                break
+            del chosen[which], seeds[which]
+        else:
+            for index, cloud in zip(chosen, made, strict=True):
                 clouds[index], status[index] = cloud, OK
-            else:
-                clouds[index] = np.zeros((0, 3), np.float32)
-                status[index] = "failed: the network gave points that are not finite"
+            break
     return ObjectClouds(partial.object_ids, tuple(clouds), tuple(status))

@@ -57,7 +57,7 @@ def scene_mean(values: ArrayLike, strata: Sequence[object], confidence: float = 
     total = float(np.sum(variances))
     if total == 0.0:
         return Estimate(float(x.mean()), float(x.mean()), float(x.mean()), len(x))
-    freedom = total**2 / float(np.sum(np.square(variances) / degrees))
+    freedom = 1.0 / float(np.sum(np.square(np.divide(variances, total)) / degrees))
     half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * total**0.5
     return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
 

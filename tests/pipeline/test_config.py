@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import ConfigError, load_experiment, shipped_config
+
+HEAD = "format_version: 1\nname: x\ndataset: {root: data}\n"
+
+
+def load(tmp_path: Path, text: str):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(text)
+    return load_experiment(path)
+
+
+def test_shorthand_names_mean_the_three_kinds_of_arm(tmp_path: Path) -> None:
+    experiment = load(tmp_path, HEAD + "arms: [partial, pcn-cd, oracle]\n")
+    assert [(arm.name, arm.completion, arm.checkpoint) for arm in experiment.arms] == [
+        ("partial", "none", None),
+        ("pcn-cd", "checkpoint", "pcn-cd"),
+        ("oracle", "truth", None),
+    ]
+
+
+def test_paths_count_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    experiment = load(tmp_path, HEAD + "arms: [partial, {name: a, checkpoint: mine}, {name: b, checkpoint: ../up}]\n")
+    assert experiment.dataset.root == tmp_path / "data"
+    assert experiment.arms[1].checkpoint == str(tmp_path / "mine")
+    assert experiment.arms[2].checkpoint == str(tmp_path.parent / "up")
+
+
+def test_default_comparisons_are_against_partial_and_the_first_checkpoint(tmp_path: Path) -> None:
+    experiment = load(tmp_path, HEAD + "arms: [partial, pcn-cd, pcn-qal, oracle]\n")
+    assert experiment.compared() == (
+        ("pcn-cd", "partial"),
+        ("pcn-qal", "partial"),
+        ("oracle", "partial"),
+        ("pcn-qal", "pcn-cd"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", ["not valid YAML"]),
+        ("- 1", ["mapping"]),
+        (HEAD, ["missing key 'arms'"]),
+        (HEAD + "armz: [partial]\n", ["unknown key 'armz'", "did you mean 'arms'"]),
+        (HEAD + "arms: [partial]\nstatistics: {drows: 3}\n", ["unknown key 'statistics.drows'", "'draws'"]),
+        (HEAD + "arms: [{name: a, chekpoint: b}]\n", ["'checkpoint'"]),
+        (HEAD + "arms: [{name: a}]\n", ["needs `checkpoint:`"]),
+        (HEAD + "arms: [{name: 'a/b', completion: none}]\n", ["names a folder"]),
+        (HEAD + "arms: [partial, partial]\n", ["two arms are called 'partial'"]),
+        (HEAD + "arms: []\n", ["list of names"]),
+        (HEAD + "arms: [partial]\nprimary_metric: app\n", ["did you mean 'ap'"]),
+        (HEAD + "arms: [partial]\ncomparisons: [[partial, oracel]]\n", ["unknown arm 'oracel'"]),
+        (HEAD + "arms: [partial]\ndensity: -1\n", ["density"]),
+        (HEAD.replace("{root: data}", "{root: d, splits: [train], scenes: [1]}") + "arms: [partial]\n", ["not both"]),
+    ],
+)
+def test_bad_files_are_refused_in_one_line_that_names_file_and_key(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert "experiment.yaml" in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_experiment(tmp_path / "nowhere.yaml")
+
+
+def test_every_shipped_experiment_is_valid() -> None:
+    folder = shipped_config("demo.yaml").parent
+    names = sorted(path.name for path in folder.glob("*.yaml"))
+    assert "demo.yaml" in names
+    for name in names:
+        load_experiment(folder / name)
+
+
+def test_overrides_replace_nested_keys(tmp_path: Path) -> None:
+    experiment = load_experiment(shipped_config("demo.yaml"), {"dataset.root": str(tmp_path), "cache": str(tmp_path)})
+    assert experiment.dataset.root == tmp_path
+    assert experiment.cache_folder() == tmp_path
