@@ -37,6 +37,8 @@ class Device(StrEnum):
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML), for example configs/demo.yaml.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
+Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run; auto takes CUDA if there is one.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 takes one a core.")]
 
@@ -61,7 +63,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Everything goes below: dataset, caches, run.")] = Path(
         "grasp-utility-demo"
     ),
-    device: DeviceOption = Device.auto,
+    device: Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
+DeviceOption = Device.auto,
     workers: Workers = 0,
 ) -> None:
     """Make the sample dataset, compare the arms of configs/demo.yaml on it, print the table, write the report."""
@@ -74,51 +78,70 @@ def demo(
 
 
 @app.command(rich_help_panel=MAIN)
-def run(experiment: ExperimentFile, out: Out = None, device: DeviceOption = Device.auto, workers: Workers = 0) -> None:
+def run(
+    experiment: ExperimentFile,
+    out: Out = None,
+    dataset: Dataset = None,
+    cache: Cache = None,
+    device: DeviceOption = Device.auto,
+    workers: Workers = 0,
+) -> None:
     """Carry out a whole experiment. What is finished and up to date is left alone."""
-    _stages(experiment, out, device, workers, None)
+    _stages(experiment, out, dataset, cache, device, workers, None)
 
 
 @app.command(rich_help_panel=STAGES)
-def observe(experiment: ExperimentFile, out: Out = None, workers: Workers = 0) -> None:
+def observe(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0) -> None:
     """Dataset views -> per-object partial clouds."""
-    _stages(experiment, out, Device.auto, workers, ("observe",))
+    _stages(experiment, out, dataset, cache, Device.auto, workers, ("observe",))
 
 
 @app.command(rich_help_panel=STAGES)
-def complete(experiment: ExperimentFile, out: Out = None, device: DeviceOption = Device.auto) -> None:
+def complete(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, device: Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
+DeviceOption = Device.auto) -> None:
     """Partial clouds -> completed clouds, arm by arm."""
-    _stages(experiment, out, device, 0, ("complete",))
+    _stages(experiment, out, dataset, cache, device, 0, ("complete",))
 
 
 @app.command(rich_help_panel=STAGES)
-def generate(experiment: ExperimentFile, out: Out = None, workers: Workers = 0) -> None:
+def generate(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0) -> None:
     """Clouds -> grasps, in the official dump layout."""
-    _stages(experiment, out, Device.auto, workers, ("generate",))
+    _stages(experiment, out, dataset, cache, Device.auto, workers, ("generate",))
 
 
 @app.command(rich_help_panel=STAGES)
-def score(experiment: ExperimentFile, out: Out = None, workers: Workers = 0) -> None:
+def score(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0) -> None:
     """Grasps + true geometry -> one row per grasp."""
-    _stages(experiment, out, Device.auto, workers, ("score",))
+    _stages(experiment, out, dataset, cache, Device.auto, workers, ("score",))
 
 
 @app.command(rich_help_panel=STAGES)
-def aggregate(experiment: ExperimentFile, out: Out = None) -> None:
+def aggregate(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None) -> None:
     """Rows -> utility tables and paired comparisons."""
-    _stages(experiment, out, Device.auto, 0, ("aggregate",))
+    _stages(experiment, out, dataset, cache, Device.auto, 0, ("aggregate",))
 
 
 @app.command(rich_help_panel=STAGES)
-def report(experiment: ExperimentFile, out: Out = None) -> None:
+def report(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None) -> None:
     """Tables -> one self-contained HTML page."""
-    _stages(experiment, out, Device.auto, 0, ("report",))
+    _stages(experiment, out, dataset, cache, Device.auto, 0, ("report",))
 
 
-def _stages(path: Path, out: Path | None, device: Device, workers: int, stages: tuple[str, ...] | None) -> None:
+def _stages(
+    path: Path,
+    out: Path | None,
+    dataset: Path | None,
+    cache: Path | None,
+    device: Device,
+    workers: int,
+    stages: tuple[str, ...] | None,
+) -> None:
     from pipeline.config import load_experiment
 
-    experiment = load_experiment(path)
+    given = {"dataset.root": dataset, "cache": cache}
+    overrides = {key: str(value.resolve()) for key, value in given.items() if value is not None}
+    experiment = load_experiment(path, overrides)
     _carry_out(experiment, (out or Path("runs") / experiment.name).resolve(), device, workers, stages)
 
 
@@ -153,7 +176,9 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint to be.")],
     pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pair files, instead of those it names.")] = None,
-    device: DeviceOption = Device.auto,
+    device: Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
+DeviceOption = Device.auto,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of resuming.")] = False,
 ) -> None:
     """Train a completion network. A run that was stopped resumes to the same weights."""

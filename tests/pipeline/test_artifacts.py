@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def test_interrupted_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) ->
         stream.write("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_stamp_says_which_keys_changed(tmp_path: Path) -> None:
