@@ -40,7 +40,7 @@ SPLITS: dict[str, range] = {
 MANIFEST_VERSION = 1
 
 # What Pillow raises on a file that is cut short or is no image, beside its own OSError.
-_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class DatasetError(ValueError):
@@ -208,6 +208,10 @@ class GraspNetDataset:
             raise DatasetError(f"{path}: has no pose of object {missing[0]}, which view 0 names; fetch the file again")
         return np.stack([poses[object_id] for object_id in ids]) if ids else np.zeros((0, 4, 4), np.float32)
 
+    def annotation_file(self, scene: int, view: int) -> Path:
+        """Return the file that holds the objects' poses in one view."""
+        return self._file(scene, "annotations", view, "xml")
+
     def _file(self, scene: int, kind: str, view: int, suffix: str) -> Path:
         return self.scene_dir(scene) / kind / f"{view:04d}.{suffix}"
 
@@ -340,7 +344,7 @@ def _read_image(path: Path) -> tuple[NDArray[Any], str]:
             return np.asarray(image), image.mode
     except FileNotFoundError:
         raise _missing(path) from None
-    except _BROKEN_IMAGE as error:
+    except BROKEN_IMAGE as error:
         raise DatasetError(f"{path}: truncated or not an image ({error}); fetch the file again") from None
 
 

@@ -16,7 +16,6 @@ from pipeline.datasets.shape_solids import (
     arc_strip,
     box,
     capsule,
-    circle,
     column,
     ellipsoid,
     extrusion,
@@ -47,7 +46,7 @@ def bottle(r: float, h: float, neck: float) -> Solid:
 def pear(r: float, h: float, waist: float) -> Solid:
     """A pear: round below, a slimmer top, a stalk."""
     profile = smooth_profile(
-        [(0.35 * r, 0), (0.85 * r, 0.12 * h), (r, 0.33 * h), (waist, 0.62 * h), (0.55 * waist, 0.87 * h)], 14
+        [(0.35 * r, 0), (0.85 * r, 0.12 * h), (r, 0.33 * h), (waist, 0.62 * h), (0.55 * waist, 0.87 * h)], 26
     )
     profile.append((0.2 * waist, 0.92 * h))
     return lathe(column(profile)) + sweep([(0, 0, 0.88 * h), (1, 0, 0.94 * h), (4, 0, h - 3)], 3.2)
@@ -101,16 +100,18 @@ def mug(r: float, h: float, reach: float) -> Solid:
 
 def bowl(r: float, h: float, foot: float) -> Solid:
     """An open bowl or deep plate."""
-    rim = smooth_profile([(foot, 0), (0.72 * r, 0.28 * h), (0.93 * r, 0.66 * h), (r, h)], 7)
-    return lathe(wall([(0.0, 0.0), *rim], 6.5))
+    points = [(foot, 0), (0.72 * r, 0.28 * h), (0.93 * r, 0.66 * h), (r, h)]
+    fine, coarse = (wall([(0.0, 0.0), *smooth_profile(points, n)], 6.5) for n in (19, 7))
+    return lathe(fine, coarse)
 
 
 def wine_glass(r: float, h: float, foot: float) -> Solid:
     """A stemmed glass: foot, stem, open bowl."""
     base = 0.45 * h
     stem = column([(foot, 0), (foot, 5), (9, 9), (4.5, 16), (4.5, base), (8, base + 6)])
-    cup = smooth_profile([(7, base), (0.8 * r, base + 0.14 * h), (r, base + 0.3 * h), (0.84 * r, h)], 8)
-    return lathe([*stem, *wall([(0.0, base), *cup], 6)])
+    points = [(7, base), (0.8 * r, base + 0.14 * h), (r, base + 0.3 * h), (0.84 * r, h)]
+    fine, coarse = (wall([(0.0, base), *smooth_profile(points, n)], 6) for n in (22, 7))
+    return lathe([*stem, *fine], [*stem, *coarse])
 
 
 def pipe(r: float, thickness: float, h: float) -> Solid:
@@ -197,7 +198,7 @@ def screwdriver(grip: float, length: float, shaft: float) -> Solid:
 
 def teapot(r: float, h: float) -> Solid:
     """A closed pot with lid, spout and handle."""
-    profile = smooth_profile([(0.6 * r, 0), (0.95 * r, 0.25 * h), (r, 0.45 * h), (0.55 * r, 0.8 * h)], 12)
+    profile = smooth_profile([(0.6 * r, 0), (0.95 * r, 0.25 * h), (r, 0.45 * h), (0.55 * r, 0.8 * h)], 24)
     knob = [(5.0, 0.82 * h), (9.0, 0.88 * h), (10.0, 0.95 * h), (4.0, h)]
     body = lathe([*column([*profile, (5.0, 0.84 * h)]), *column(knob)])
     spout = sweep(
@@ -209,7 +210,7 @@ def teapot(r: float, h: float) -> Solid:
 
 
 def funnel(r: float, h: float) -> Solid:
-    """A funnel, standing on its spout."""
+    """A funnel, standing on its rim."""
     return lathe(wall([(11, 0), (13, 0.42 * h), (r, 0.9 * h), (r, h)], 6)).moved(degrees=(180, 0, 0))
 
 
@@ -229,7 +230,9 @@ def nut(r: float, hole: float, height: float) -> Solid:
         edge = np.linspace(outer[k], outer[(k + 1) % 6], 5)
         for i in range(4):
             a, b = inner[(4 * k + i) % 24], inner[(4 * k + i + 1) % 24]
-            slices.append([a, b, (float(edge[i + 1][0]), float(edge[i + 1][1])), (float(edge[i][0]), float(edge[i][1]))])
+            slices.append(
+                [a, b, (float(edge[i + 1][0]), float(edge[i + 1][1])), (float(edge[i][0]), float(edge[i][1]))]
+            )
     return extrusion(slices, height)
 
 
@@ -246,8 +249,9 @@ def key(length: float, bow: float, height: float) -> Solid:
 
 def vase(r: float, h: float) -> Solid:
     """A bellied vase, open at the top."""
-    side = smooth_profile([(0.6 * r, 0), (r, 0.34 * h), (0.55 * r, 0.76 * h), (0.72 * r, h)], 9)
-    return lathe(wall([(0.0, 0.0), *side], 6))
+    points = [(0.6 * r, 0), (r, 0.34 * h), (0.55 * r, 0.76 * h), (0.72 * r, h)]
+    fine, coarse = (wall([(0.0, 0.0), *smooth_profile(points, n)], 6) for n in (28, 10))
+    return lathe(fine, coarse)
 
 
 def basket(x: float, y: float, h: float, arch: float) -> Solid:
@@ -320,7 +324,9 @@ def camera(x: float, y: float, z: float, lens: float) -> Solid:
     """A compact camera: body, lens, shutter button."""
     barrel = lathe(column([(lens, 0), (lens, 26), (lens - 2, 28)]))
     button = lathe(column([(7, 0), (7, 8)]))
-    return box(x, y, z) + barrel.moved((-0.08 * x, -y / 2 + 0.1, z / 2), (90, 0, 0)) + button.moved((0.32 * x, 0, z - 0.1))
+    return (
+        box(x, y, z) + barrel.moved((-0.08 * x, -y / 2 + 0.1, z / 2), (90, 0, 0)) + button.moved((0.32 * x, 0, z - 0.1))
+    )
 
 
 def pawn(r: float, h: float) -> Solid:
@@ -328,7 +334,16 @@ def pawn(r: float, h: float) -> Solid:
     foot = [(r, 0.0), (r, 0.09 * h), (0.78 * r, 0.15 * h), (0.5 * r, 0.3 * h), (0.34 * r, 0.62 * h)]
     collar = [(0.62 * r, 0.64 * h), (0.62 * r, 0.69 * h)]
     ball = ellipsoid(0.5 * r, 0.5 * r, 0.19 * h).moved((0, 0, 0.81 * h))
-    return lathe([*column([*foot, (0.34 * r, 0.66 * h)]), *column(collar), *column([(0.34 * r, 0.68 * h), (0.34 * r, 0.75 * h)])]) + ball  # fmt: skip  # noqa: E501
+    return (
+        lathe(
+            [
+                *column([*foot, (0.34 * r, 0.66 * h)]),
+                *column(collar),
+                *column([(0.34 * r, 0.68 * h), (0.34 * r, 0.75 * h)]),
+            ]
+        )
+        + ball
+    )
 
 
 def drill(length: float, r: float, grip: float) -> Solid:
@@ -372,7 +387,9 @@ TRAINING: tuple[Entry, ...] = (
     *_entries("pipe", "hollow", pipe, 900, pipe=(22, 6, 120), sleeve=(32, 7, 56), slim_pipe=(15, 6, 170)),
     *_entries("bracket", "thin", bracket, 900, bracket=(80, 60, 40, 8), angle=(60, 60, 90, 7), shelf=(110, 50, 30, 9)),
     *_entries("channel", "thin", channel, 900, channel=(60, 45, 80, 8), clip=(36, 70, 34, 7), tray=(80, 30, 120, 8)),
-    *_entries("hammer", "handle", hammer, 800, hammer=(165, 11, 84, 15), mallet=(130, 10, 96, 22), tack=(120, 8, 60, 11)),  # fmt: skip  # noqa: E501
+    *_entries(
+        "hammer", "handle", hammer, 800, hammer=(165, 11, 84, 15), mallet=(130, 10, 96, 22), tack=(120, 8, 60, 11)
+    ),
     *_entries("hook", "thin handle", hook, 900, hook=(26, 8, 60), wide_hook=(38, 9, 48), small_hook=(18, 6, 44)),
     *_entries("spoon", "thin handle", spoon, 800, spoon=(46, 110, 9), ladle=(60, 120, 10), scoop=(52, 70, 11)),
     *_entries("pan", "hollow handle", pan, 900, pan=(54, 28, 96), skillet=(62, 22, 84), pot=(46, 54, 80)),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import pairwise
 from operator import add
 
 import manifold3d
@@ -147,20 +148,21 @@ def extrusion(pieces: Sequence[Polygon], height: float, hole: Polygon | None = N
     return Solid(Manifold.extrude(section, height), tuple(parts))
 
 
-def lathe(pieces: Sequence[Polygon]) -> Solid:
+def lathe(pieces: Sequence[Polygon], collision: Sequence[Polygon] | None = None) -> Solid:
     """Return the surface of revolution about z of a section given as convex ``(r, z)`` polygons.
 
-    A polygon that touches the axis becomes one convex part, any other a ring of wedges.
+    A polygon that touches the axis becomes one convex part, any other a ring of wedges. ``collision`` gives a coarser
+    section for the parts of a finely curved body.
     """
     body = Manifold.revolve(_section(pieces), CIRCLE_SEGMENTS)
     parts: list[FloatArray] = []
-    for piece in pieces:
+    for piece in pieces if collision is None else collision:
         rz = np.asarray(piece, dtype=np.float64)
         if rz[:, 0].min() <= 1e-6:
             parts.append(_turned(rz, np.linspace(0, 2 * np.pi, 32, endpoint=False)))
             continue
         edges = np.linspace(0, 2 * np.pi, WEDGES + 1)
-        parts += [_turned(rz, np.linspace(a, b, _WEDGE_SAMPLES)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        parts += [_turned(rz, np.linspace(a, b, _WEDGE_SAMPLES)) for a, b in pairwise(edges)]
     return Solid(body, tuple(parts))
 
 
@@ -263,10 +265,7 @@ def sweep(path: ArrayLike, radius: ArrayLike, flatten: float = 1.0, closed: bool
 
 
 def _rings(p: FloatArray, r: FloatArray, flatten: float, closed: bool, sides: int = 20) -> FloatArray:
-    if closed:
-        tangents = np.roll(p, -1, axis=0) - np.roll(p, 1, axis=0)
-    else:
-        tangents = np.gradient(p, axis=0)
+    tangents = np.roll(p, -1, axis=0) - np.roll(p, 1, axis=0) if closed else np.gradient(p, axis=0)
     tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
     # Parallel transport, so that the section does not twist about the path.
     seed = np.eye(3)[np.abs(tangents[0]).argmin()]

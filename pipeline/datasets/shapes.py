@@ -67,7 +67,9 @@ def make_object(object_id: int) -> Shape:
     entry = _entry(object_id)
     solid = entry.build(*entry.arguments)
     mesh = solid.body.simplify(_SIMPLIFY_MM).refine_to_length(EDGE_MM)
-    mesh = mesh.refine_to_length(EDGE_MM).to_mesh64()  # once more: the first pass leaves a few interior edges twice as long
+    mesh = mesh.refine_to_length(
+        EDGE_MM
+    ).to_mesh64()  # once more: the first pass leaves a few interior edges twice as long
     points = np.asarray(mesh.vert_properties)[:, :3]
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     vertices = ((points - middle) / 1000.0).astype(np.float32).astype(np.float64)
