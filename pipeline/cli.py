@@ -63,9 +63,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Everything goes below: dataset, caches, run.")] = Path(
         "grasp-utility-demo"
     ),
-    device: Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
-Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
-DeviceOption = Device.auto,
+    device: DeviceOption = Device.auto,
     workers: Workers = 0,
 ) -> None:
     """Make the sample dataset, compare the arms of configs/demo.yaml on it, print the table, write the report."""
@@ -91,27 +89,37 @@ def run(
 
 
 @app.command(rich_help_panel=STAGES)
-def observe(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0) -> None:
+def observe(
+    experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0
+) -> None:
     """Dataset views -> per-object partial clouds."""
     _stages(experiment, out, dataset, cache, Device.auto, workers, ("observe",))
 
 
 @app.command(rich_help_panel=STAGES)
-def complete(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, device: Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
-Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
-DeviceOption = Device.auto) -> None:
+def complete(
+    experiment: ExperimentFile,
+    out: Out = None,
+    dataset: Dataset = None,
+    cache: Cache = None,
+    device: DeviceOption = Device.auto,
+) -> None:
     """Partial clouds -> completed clouds, arm by arm."""
     _stages(experiment, out, dataset, cache, device, 0, ("complete",))
 
 
 @app.command(rich_help_panel=STAGES)
-def generate(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0) -> None:
+def generate(
+    experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0
+) -> None:
     """Clouds -> grasps, in the official dump layout."""
     _stages(experiment, out, dataset, cache, Device.auto, workers, ("generate",))
 
 
 @app.command(rich_help_panel=STAGES)
-def score(experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0) -> None:
+def score(
+    experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0
+) -> None:
     """Grasps + true geometry -> one row per grasp."""
     _stages(experiment, out, dataset, cache, Device.auto, workers, ("score",))
 
@@ -176,9 +184,7 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint to be.")],
     pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pair files, instead of those it names.")] = None,
-    device: Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
-Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
-DeviceOption = Device.auto,
+    device: DeviceOption = Device.auto,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of resuming.")] = False,
 ) -> None:
     """Train a completion network. A run that was stopped resumes to the same weights."""
