@@ -1,0 +1,99 @@
+"""Grasp generators: from a view's cloud to grasps with a confidence.
+
+``GENERATORS`` maps a name to a factory. Packages from outside add theirs as entry points of the group
+``grasp_utility.generators``; those are imported only when :func:`make_generator` is asked for their name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike
+
+from grasping.grasps import Grasps
+
+ENTRY_POINT_GROUP = "grasp_utility.generators"
+
+
+class GeneratorError(ValueError):
+    """A generator that cannot be made or used; the message says what to change."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Anything that turns the cloud of one view into grasps; it holds no state that a call changes."""
+
+    def __call__(
+        self,
+        cloud: ArrayLike,
+        object_ids_of_points: ArrayLike,
+        collision_cloud: ArrayLike,
+        T_camera_table: ArrayLike,
+        viewpoint: ArrayLike,
+        seed: int,
+    ) -> Grasps:
+        """Return grasps in the camera frame, by falling confidence.
+
+        Args:
+            cloud: ``(N, 3)`` float32 metres, camera frame: where grasps are looked for.
+            object_ids_of_points: ``(N,)`` int, the object each point belongs to, -1 for background.
+            collision_cloud: ``(M, 3)`` float32 metres, camera frame: what the gripper must not touch.
+            T_camera_table: ``(4, 4)``, the table top being the plane z = 0 of the table frame.
+            viewpoint: ``(3,)`` metres, camera frame: where the sensor stood (its origin).
+            seed: of every random draw; the same input and seed give the same bytes.
+        """
+        ...
+
+
+@runtime_checkable
+class ViewBound(Protocol):
+    """A generator that must be told which view it is to answer for before it is called."""
+
+    def for_view(self, scene: int, camera: str, view: int) -> Generator: ...
+
+
+def for_view(generator: Any, scene: int, camera: str, view: int) -> Generator:
+    """Return the generator of one view: the generator itself unless it is a :class:`ViewBound`."""
+    return generator.for_view(scene, camera, view) if isinstance(generator, ViewBound) else generator
+
+
+def _antipodal(**parameters: Any) -> Any:
+    from grasping.generators.antipodal import Antipodal  # numba: not paid for by those who only read dumps
+
+    return Antipodal(**parameters)
+
+
+def _dump(**parameters: Any) -> Any:
+    from grasping.generators.dump import DumpGenerator
+
+    return DumpGenerator(**parameters)
+
+
+GENERATORS: dict[str, Callable[..., Any]] = {"antipodal": _antipodal, "dump": _dump}
+
+
+def make_generator(name: str, **parameters: Any) -> Any:
+    """Make a generator by its name, our own or a plug-in's.
+
+    Returns:
+        A :class:`Generator`, or a :class:`ViewBound` that :func:`for_view` turns into one.
+
+    Raises:
+        GeneratorError: on an unknown name or parameters the generator refuses.
+    """
+    factory = GENERATORS.get(name)
+    if factory is None:
+        plugins = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+        if name not in plugins:
+            known = sorted(GENERATORS.keys() | plugins.keys())
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+            raise GeneratorError(f"unknown generator {name!r}; {hint}")
+        factory = plugins[name].load()
+    try:
+        return factory(**parameters)
+    except (TypeError, ValueError) as error:
+        raise GeneratorError(f"generator {name!r}: {error}") from error
