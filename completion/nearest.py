@@ -1,0 +1,128 @@
+"""Nearest neighbours both ways: the one hot loop of losses and metrics.
+
+The search finds indices only; distances are then formed from the gathered points in torch, so that autograd needs no
+formula of ours. On the CPU a compiled brute-force loop takes both minima in one pass over the pairs (no tree: trees
+slow down many times when a prediction is still far from its target). Where numba is missing, and on other devices,
+blocks of the distance matrix are formed in torch; memory stays linear in points.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from completion.points import gather_points
+
+# Pairs held at once by the torch path: 64 MB of float32.
+_BLOCK_PAIRS = 1 << 24
+# numba's default threading layer must not be entered by two threads at once.
+_KERNEL_LOCK = threading.Lock()
+
+
+class Neighbours(NamedTuple):
+    """Distances are **unsquared** Euclidean, in the unit of the input; indices carry no gradient.
+
+    Attributes:
+        dist_a: ``(B, N)`` from each point of a to its nearest of b.
+        index_a: ``(B, N)`` int64 into b.
+        dist_b: ``(B, M)`` from each point of b to its nearest of a.
+        index_b: ``(B, M)`` int64 into a.
+    """
+
+    dist_a: Tensor
+    index_a: Tensor
+    dist_b: Tensor
+    index_b: Tensor
+
+
+def nearest_neighbours(a: Tensor, b: Tensor) -> Neighbours:
+    """Find, for two batches of clouds, the nearest neighbour of every point in the other cloud.
+
+    Differentiable in both arguments through the chosen pairs. The gradient of a distance is a unit vector, and zero
+    where two points coincide, so it is finite everywhere. A point that is not finite gets a NaN distance.
+
+    Args:
+        a: ``(B, N, 3)`` floating point.
+        b: ``(B, M, 3)`` of the same type and device.
+
+    Raises:
+        ValueError: on another shape, or a cloud without points.
+    """
+    check_clouds(a, b)
+    index_a, index_b = nearest_indices(a.detach(), b.detach())
+    return Neighbours(
+        # vector_norm's derivative at the zero vector is defined as zero, unlike sqrt's.
+        dist_a=torch.linalg.vector_norm(a - gather_points(b, index_a), dim=-1),
+        index_a=index_a,
+        dist_b=torch.linalg.vector_norm(b - gather_points(a, index_b), dim=-1),
+        index_b=index_b,
+    )
+
+
+def check_clouds(a: Tensor, b: Tensor) -> None:
+    """Raise ValueError unless both are ``(B, >0, 3)`` with one B."""
+    if a.ndim != 3 or b.ndim != 3 or a.shape[-1] != 3 or b.shape[-1] != 3 or a.shape[0] != b.shape[0]:
+        raise ValueError(f"expected clouds (B, N, 3) and (B, M, 3), got {tuple(a.shape)} and {tuple(b.shape)}")
+    if a.shape[1] == 0 or b.shape[1] == 0:
+        raise ValueError(f"a cloud without points has no neighbours: got {tuple(a.shape)} and {tuple(b.shape)}")
+
+
+def nearest_indices(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices alone: ``(B, N)`` into b and ``(B, M)`` into a. The seam for faster kernels."""
+    kernel = _compiled_kernel() if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64) else None
+    if kernel is None:
+        return nearest_indices_torch(a, b)
+    return kernel(a, b)
+
+
+def nearest_indices_torch(a: Tensor, b: Tensor, block_pairs: int = _BLOCK_PAIRS) -> tuple[Tensor, Tensor]:
+    """Brute force by blocks of rows, exact differences (no ``|a|²+|b|²−2ab``, which loses the near pairs)."""
+    if a.dtype in (torch.float16, torch.bfloat16):
+        a, b = a.float(), b.float()
+    batch, n, m = a.shape[0], a.shape[1], b.shape[1]
+    rows = max(1, block_pairs // max(1, batch * m))
+    index_a = torch.empty((batch, n), dtype=torch.int64, device=a.device)
+    best_b = torch.full((batch, m), torch.inf, dtype=a.dtype, device=a.device)
+    index_b = torch.zeros((batch, m), dtype=torch.int64, device=a.device)
+    columns = b.transpose(1, 2)
+    for start in range(0, n, rows):
+        block = a[:, start : start + rows]
+        squared = (block[:, :, 0, None] - columns[:, None, 0]).square_()
+        for axis in (1, 2):
+            squared += (block[:, :, axis, None] - columns[:, None, axis]).square_()
+        index_a[:, start : start + rows] = squared.argmin(dim=2)
+        best, which = squared.min(dim=1)
+        closer = best < best_b
+        best_b = torch.where(closer, best, best_b)
+        index_b = torch.where(closer, which + start, index_b)
+    return index_a, index_b
+
+
+@lru_cache(maxsize=1)
+def _compiled_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """The numba path, or None where numba is not installed."""
+    try:
+        import numba
+
+        from completion._nearest_numba import brute_force
+    except ImportError:
+        return None
+
+    def run(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        # Coordinates first, so that the inner loop reads three contiguous rows.
+        a_axes = np.ascontiguousarray(a.numpy().transpose(0, 2, 1))
+        b_axes = np.ascontiguousarray(b.numpy().transpose(0, 2, 1))
+        index_a = np.zeros((a.shape[0], a.shape[1]), np.int64)
+        index_b = np.zeros((b.shape[0], b.shape[1]), np.int64)
+        with _KERNEL_LOCK:
+            numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+            brute_force(a_axes, b_axes, index_a, index_b)
+        return torch.from_numpy(index_a), torch.from_numpy(index_b)
+
+    return run

@@ -1,0 +1,115 @@
+"""The search against plain loops, its gradient against finite differences and a torch.cdist twin."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from completion import nearest
+from completion.nearest import nearest_indices, nearest_indices_torch, nearest_neighbours
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+
+
+def clouds(batch: int, n: int, m: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.rand(batch, n, 3, generator=generator, dtype=torch.float64).to(dtype),
+        torch.rand(batch, m, 3, generator=generator, dtype=torch.float64).to(dtype),
+    )
+
+
+def naive_indices(a: np.ndarray, b: np.ndarray) -> list[list[int]]:
+    return [
+        [int(np.argmin([((p - q) ** 2).sum() for q in cloud_b])) for p in cloud_a] for cloud_a, cloud_b in zip(a, b)
+    ]
+
+
+@pytest.mark.parametrize(
+    "search", [nearest_indices, nearest_indices_torch, lambda a, b: nearest_indices_torch(a, b, 64)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 1, 9), (3, 9, 1), (2, 17, 40), (1, 300, 530)])
+def test_indices_equal_the_double_loop(search, dtype, sizes) -> None:
+    a, b = clouds(*sizes, dtype=dtype)
+    index_a, index_b = search(a, b)
+    assert index_a.tolist() == naive_indices(a.numpy(), b.numpy())
+    assert index_b.tolist() == naive_indices(b.numpy(), a.numpy())
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="the compiled path needs numba")
+def test_the_compiled_path_is_the_one_in_use() -> None:
+    assert nearest._compiled_kernel() is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31), n=st.integers(1, 600), m=st.integers(1, 600), scale=st.sampled_from([1e-6, 1.0, 1e4])
+)
+def test_compiled_distances_equal_cdist(seed: int, n: int, m: int, scale: float) -> None:
+    a, b = clouds(2, n, m, seed)
+    a, b = a * scale, b * scale
+    near = nearest_neighbours(a, b)
+    table = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    torch.testing.assert_close(near.dist_a, table.min(2).values, rtol=1e-12, atol=0)
+    torch.testing.assert_close(near.dist_b, table.min(1).values, rtol=1e-12, atol=0)
+
+
+def test_gradient_equals_cdist_and_finite_differences() -> None:
+    a, b = clouds(2, 12, 7)
+    a.requires_grad_(), b.requires_grad_()
+    near = nearest_neighbours(a, b)
+    ours = torch.autograd.grad((near.dist_a**1.5).sum() + 2 * near.dist_b.sum(), (a, b))
+    table = torch.cdist(a, b)
+    twin = torch.autograd.grad((table.min(2).values ** 1.5).sum() + 2 * table.min(1).values.sum(), (a, b))
+    torch.testing.assert_close(ours, twin)
+    assert torch.autograd.gradcheck(lambda p, q: nearest_neighbours(p, q)[::2], (a, b))
+
+
+def test_coincident_points_have_zero_distance_and_finite_gradient() -> None:
+    a, _ = clouds(2, 20, 1, dtype=torch.float32)
+    a.requires_grad_()
+    near = nearest_neighbours(a, a.detach().clone())
+    assert not near.dist_a.any() and not near.dist_b.any()
+    near.dist_a.sum().backward()
+    assert torch.equal(a.grad, torch.zeros_like(a))
+
+
+def test_nan_points_stay_in_range_and_show_in_the_distance() -> None:
+    a, b = clouds(1, 30, 30, dtype=torch.float32)
+    a[0, 3] = float("nan")
+    near = nearest_neighbours(a, b)
+    assert near.dist_a[0, 3].isnan() and not near.dist_a[0, 4:].isnan().any()
+    assert int(near.index_a.min()) >= 0 and int(near.index_a.max()) < 30
+
+
+def test_order_of_points_does_not_matter() -> None:
+    a, b = clouds(1, 50, 80)
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(1))
+    near, shuffled = nearest_neighbours(a, b), nearest_neighbours(a, b[:, order])
+    assert torch.equal(near.dist_a, shuffled.dist_a)
+    assert torch.equal(near.dist_b[:, order], shuffled.dist_b)
+    assert torch.equal(near.index_a, order[shuffled.index_a])
+
+
+@pytest.mark.parametrize(
+    "shapes", [((1, 0, 3), (1, 4, 3)), ((1, 4, 2), (1, 4, 2)), ((4, 3), (4, 3)), ((1, 4, 3), (2, 4, 3))]
+)
+def test_wrong_shapes_are_named(shapes) -> None:
+    with pytest.raises(ValueError, match=r"got \("):
+        nearest_neighbours(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+@pytest.mark.gpu
+def test_cuda_equals_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    a, b = clouds(2, 700, 900, dtype=torch.float32)
+    here, there = nearest_neighbours(a, b), nearest_neighbours(a.cuda(), b.cuda())
+    torch.testing.assert_close(here.dist_a, there.dist_a.cpu())
+    torch.testing.assert_close(here.dist_b, there.dist_b.cpu())
