@@ -1,0 +1,63 @@
+"""How good a completed cloud is, beside the true one.
+
+With d_a from each predicted point to the nearest true one and d_b the other way (unsquared), and a threshold τ:
+
+- coverage (recall) = share of true points with d_b <= τ
+- precision = share of predicted points with d_a <= τ; spurious = 1 − precision
+- F1 = harmonic mean of the two, per sample (0 where both are 0); average it afterwards
+- CD-L1 = ½(mean d_a + mean d_b); CD-L2 = mean d_a² + mean d_b²
+
+as in the QAL paper (arXiv 2511.17824). Everything is in the caller's unit: a threshold means nothing without it. We
+print τ = 0.03 of the network frame (the partial observation's diagonal is 1 there) and 5 mm beside it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from completion.nearest import nearest_neighbours
+
+NETWORK_THRESHOLD = 0.03  # network frame
+METRIC_THRESHOLD = 0.005  # metres
+
+
+class Metrics(NamedTuple):
+    """One value per sample, ``(B,)`` each; distances in the caller's unit (CD-L2 in its square)."""
+
+    coverage: Tensor
+    precision: Tensor
+    spurious: Tensor
+    f1: Tensor
+    cd_l1: Tensor
+    cd_l2: Tensor
+
+
+@torch.no_grad()
+def metrics(prediction: Tensor, target: Tensor, threshold: float) -> Metrics:
+    """Compare ``prediction (B, N, 3)`` with the truth ``target (B, M, 3)``; ``threshold`` τ in their unit.
+
+    A prediction that is not finite has precision and coverage 0 there and NaN distances.
+    """
+    near = nearest_neighbours(prediction, target)
+    coverage = (near.dist_b <= threshold).to(prediction.dtype).mean(dim=1)
+    precision = (near.dist_a <= threshold).to(prediction.dtype).mean(dim=1)
+    both = coverage + precision
+    mean_a, mean_b = near.dist_a.mean(dim=1), near.dist_b.mean(dim=1)
+    return Metrics(
+        coverage=coverage,
+        precision=precision,
+        spurious=1 - precision,
+        f1=torch.where(both > 0, 2 * coverage * precision / both.clamp_min(torch.finfo(both.dtype).tiny), 0.0),
+        cd_l1=0.5 * (mean_a + mean_b),
+        cd_l2=near.dist_a.square().mean(dim=1) + near.dist_b.square().mean(dim=1),
+    )
+
+
+def cloud_metrics(prediction: ArrayLike, target: ArrayLike, threshold: float = METRIC_THRESHOLD) -> dict[str, float]:
+    """The same for one pair of plain arrays ``(N, 3)`` and ``(M, 3)``, as numbers by name."""
+    one, other = (torch.as_tensor(cloud, dtype=torch.float32).reshape(1, -1, 3) for cloud in (prediction, target))
+    return {name: float(value) for name, value in metrics(one, other, threshold)._asdict().items()}

@@ -1,0 +1,61 @@
+"""Between a cloud's own frame and the network frame.
+
+The network sees clouds shifted and scaled, never rotated: the box around the reference cloud is centred at the origin
+and its diagonal is 1. What the reference is has a name, so that a leak shows:
+
+- ``partial``: the observation. The only mode that inference may use.
+- ``oracle``: the true complete cloud. For diagnosis alone: it hands the network the true centre and size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+NORMALISATIONS = ("partial", "oracle")
+
+# Metres. Below this a cloud has no size that could be normalised to 1.
+SMALLEST_DIAGONAL = 1e-6
+
+
+class Normalisation(NamedTuple):
+    """``network = (own - centre) / scale``; ``centre (3,)`` and ``scale`` in the cloud's unit."""
+
+    centre: NDArray[np.float64]
+    scale: float
+
+    def to_network(self, points: ArrayLike) -> NDArray[np.float32]:
+        """``(N, 3)`` in the cloud's unit -> ``(N, 3)`` network frame."""
+        # In float64, so that a cloud far from the origin keeps its shape.
+        return ((np.asarray(points, np.float64) - self.centre) / self.scale).astype(np.float32)
+
+    def to_cloud(self, points: ArrayLike) -> NDArray[np.float32]:
+        """``(N, 3)`` network frame -> ``(N, 3)`` in the cloud's unit."""
+        return (np.asarray(points, np.float64) * self.scale + self.centre).astype(np.float32)
+
+
+def normalisation(mode: str, partial: ArrayLike, truth: ArrayLike | None = None) -> Normalisation:
+    """The transform that brings a pair of clouds into the network frame.
+
+    Args:
+        mode: ``partial`` or ``oracle``.
+        partial: ``(N, 3)``.
+        truth: ``(M, 3)``, needed by ``oracle`` alone.
+
+    Raises:
+        ValueError: unknown mode, missing truth, or a reference cloud without extent.
+    """
+    if mode not in NORMALISATIONS:
+        raise ValueError(f"unknown normalisation {mode!r}: use one of {', '.join(NORMALISATIONS)}")
+    if mode == "oracle" and truth is None:
+        raise ValueError("normalisation 'oracle' needs the true cloud; without one use 'partial'")
+    points = np.asarray(partial if mode == "partial" else truth, np.float64).reshape(-1, 3)
+    if len(points) == 0:
+        raise ValueError("a cloud without points cannot be normalised")
+    low, high = points.min(axis=0), points.max(axis=0)
+    scale = float(np.linalg.norm(high - low))
+    if not scale > SMALLEST_DIAGONAL:  # also NaN
+        raise ValueError(f"a cloud of {len(points)} points with a diagonal of {scale:g} cannot be normalised")
+    return Normalisation((low + high) / 2, scale)
