@@ -111,4 +111,6 @@ class Grasps:
         except FileNotFoundError:
             raise GraspFileError(f"{path}: no such grasp file") from None
         except (ValueError, EOFError, OSError, TypeError) as error:
-            raise GraspFileError(f"{path}: not a grasp dump of shape (N, {COLUMNS}) ({error}); write it again") from None
+            raise GraspFileError(
+                f"{path}: not a grasp dump of shape (N, {COLUMNS}) ({error}); write it again"
+            ) from None

@@ -11,7 +11,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -226,7 +226,7 @@ class _Mesh:
     def __init__(self, vertices: FloatArray, faces: NDArray[np.int64], threads: int) -> None:
         import open3d  # lazily: scoring workers read grids and never make them
 
-        self._tensor: Any = open3d.core.Tensor
+        self._tensor = cast(Any, open3d.core.Tensor)
         self._scene = open3d.t.geometry.RaycastingScene(nthreads=threads)
         self._threads = threads
         # float32 inside open3d: centred, so that a mesh far from its origin loses nothing

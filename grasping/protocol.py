@@ -1,0 +1,252 @@
+"""GraspNet-1Billion's evaluation of one view: named constants and one function.
+
+The protocol of Fang et al. (GraspNet-1Billion, CVPR 2020) as graspnetAPI 1.2.11 computes it, grasp by grasp the same
+numbers, batched. Three things differ by intent and are stated here:
+
+* Rows that are not finite are refused with a reason; the referee grades them silently.
+* Equal confidences are ordered by the grasps' other columns (:func:`grasping.suppression.confidence_order`); the
+  referee leaves their order to an unstable sort.
+* Every suppressed candidate is graded; ``kept`` marks the cut (10 an object, and not below the view's 50th score) that
+  the referee grades and its AP counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grasping.collision import collide_in_boxes
+from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, find_contacts
+from grasping.force_closure import FRICTIONS, minimum_friction, required_angle
+from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry
+from grasping.grasps import Grasps
+from grasping.gripper import GRASPNET_GRIPPER
+from grasping.suppression import suppress
+from grasping.transforms import transform_points
+
+FloatArray = NDArray[np.float64]
+
+VERSION = 1
+"""Raised whenever a score may come out differently."""
+
+MAXIMUM_WIDTH = 0.10
+"""Openings are clipped to [0, this] metres before anything else."""
+SUPPRESSION_TRANSLATION = 0.03
+"""Metres."""
+SUPPRESSION_ANGLE = 30.0 / 180.0 * np.pi
+"""Radians."""
+GRASPS_PER_OBJECT = 10
+GRASPS_PER_VIEW = 50
+TABLE_SIZE = (1.0, 1.0, 0.05)
+"""Metres; its top is z = 0 of the table frame and its middle the origin."""
+TABLE_GRID = 0.008
+"""Metres, nominal: each side has int(length / grid) points."""
+WORKSPACE_MARGIN = 0.05
+"""Metres by which an object's camera-aligned box grows; only scene points inside collide."""
+MINIMUM_INSIDE = 10
+"""With fewer points between the fingers a grasp is empty."""
+
+REASONS = ("success", "collides", "empty", "no_contact", "no_closure")
+"""Outcomes; a grasp that is empty and collides counts as empty."""
+
+
+def fingerprint() -> dict[str, object]:
+    """Everything the scores depend on besides their input: results with different fingerprints are not compared."""
+    return {
+        "protocol": "graspnet-1billion",
+        "version": VERSION,
+        "maximum_width": MAXIMUM_WIDTH,
+        "suppression_translation": SUPPRESSION_TRANSLATION,
+        "suppression_angle": SUPPRESSION_ANGLE,
+        "grasps_per_object": GRASPS_PER_OBJECT,
+        "grasps_per_view": GRASPS_PER_VIEW,
+        "table_size": list(TABLE_SIZE),
+        "table_grid": TABLE_GRID,
+        "model_voxel": MODEL_VOXEL,
+        "workspace_margin": WORKSPACE_MARGIN,
+        "minimum_inside": MINIMUM_INSIDE,
+        "gripper": asdict(GRASPNET_GRIPPER),
+        "frictions": list(FRICTIONS),
+        "normal_radius": NORMAL_RADIUS,
+        "minimum_samples": MINIMUM_SAMPLES,
+        "ties": "columns",
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class ViewScore:
+    """Scores of one view's suppressed candidates, S of them, best confidence first.
+
+    Attributes:
+        index: ``(S,)`` rows of the input.
+        object_index: ``(S,)`` the object (index into the view's objects) whose points are nearest.
+        width: ``(S,)`` clipped openings, metres.
+        kept: ``(S,)`` in the protocol's cut; AP counts these only.
+        collided: ``(S,)`` the gripper hits an object or the table.
+        empty: ``(S,)`` too few points between the fingers (which the protocol counts as colliding).
+        min_friction: ``(S,)`` least friction at which the grasp holds, +inf where it fails at all.
+        reason: ``(S,)`` one of :data:`REASONS`.
+        refused: input rows that were not graded, each with its reason.
+    """
+
+    index: NDArray[np.int64]
+    object_index: NDArray[np.int64]
+    width: FloatArray
+    kept: NDArray[np.bool_]
+    collided: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+    min_friction: FloatArray
+    reason: NDArray[np.str_]
+    refused: list[tuple[int, str]]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def table_points(T_camera_table: ArrayLike) -> FloatArray:
+    """The protocol's table: a slab of points below the table top, ``(T, 3)`` metres in the camera frame."""
+    x, y, z = (np.linspace(0, side, int(side / TABLE_GRID)) for side in TABLE_SIZE)
+    grid = np.stack(np.meshgrid(x, y, z, indexing="xy"), axis=-1).reshape(-1, 3)
+    return transform_points(T_camera_table, grid - [TABLE_SIZE[0] / 2, TABLE_SIZE[1] / 2, TABLE_SIZE[2]])
+
+
+def score_view(
+    grasps: Grasps,
+    objects: Sequence[ObjectGeometry],
+    T_camera_object: ArrayLike,
+    T_camera_table: ArrayLike,
+) -> ViewScore:
+    """Grade one view's grasps.
+
+    Args:
+        grasps: N grasps in the camera frame, suppressed or not.
+        objects: the scene's K objects, seen or not, in the order of its annotation.
+        T_camera_object: ``(K, 4, 4)`` poses; rounded to float32, as the referee holds them.
+        T_camera_table: ``(4, 4)``: ``np.linalg.inv(cam0_wrt_table @ camera_pose)`` in float64. (Transposing the
+            rotation gives another inverse where a stored pose is not perfectly orthonormal.)
+
+    Raises:
+        ValueError: if there are no objects, or the poses do not fit them.
+        GeometryError: if a grasp must be closed on an object without signed distances.
+    """
+    poses = np.asarray(T_camera_object, dtype=np.float32)
+    if len(objects) == 0 or poses.shape != (len(objects), 4, 4):
+        raise ValueError(f"expected a (4, 4) pose for each of {len(objects)} objects (at least one), got {poses.shape}")
+    finite = np.isfinite(grasps.to_array()[:, :16]).all(axis=1)
+    refused = [(int(row), "not finite") for row in np.flatnonzero(~finite)]
+    rows = np.flatnonzero(finite)
+    candidates = replace(grasps[rows], width=np.clip(grasps.width[rows], 0.0, MAXIMUM_WIDTH))
+    survivors = suppress(candidates, SUPPRESSION_TRANSLATION, SUPPRESSION_ANGLE)
+    candidates = candidates[survivors]
+
+    models = [transform_points(T, geometry.points) for T, geometry in zip(poses, objects, strict=True)]
+    assigned = assign(candidates.translation, models)
+    kept = cut(candidates.confidence, assigned)
+    collided, empty = collisions(candidates, assigned, models, T_camera_table)
+    friction, found = _close(candidates, assigned, objects, poses, ~(collided | empty))
+
+    reason = np.full(len(candidates), "no_contact", dtype=f"<U{max(map(len, REASONS))}")
+    reason[found] = "no_closure"
+    reason[np.isfinite(friction)] = "success"
+    reason[collided] = "collides"
+    reason[empty] = "empty"
+    return ViewScore(
+        index=rows[survivors],
+        object_index=assigned,
+        width=candidates.width,
+        kept=kept,
+        collided=collided,
+        empty=empty,
+        min_friction=friction,
+        reason=reason,
+        refused=refused,
+    )
+
+
+def assign(translations: FloatArray, models: Sequence[FloatArray]) -> NDArray[np.int64]:
+    """Give each grasp the object of its nearest model point; the first object where two are equally near.
+
+    Args:
+        translations: ``(S, 3)`` metres.
+        models: K arrays ``(P, 3)`` in the same frame.
+    """
+    owner = np.repeat(np.arange(len(models)), [len(m) for m in models])
+    if len(translations) == 0 or len(owner) == 0:
+        return np.zeros(len(translations), np.int64)
+    return owner[_nearest(np.ascontiguousarray(translations), np.concatenate(models))]
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest(queries: FloatArray, points: FloatArray) -> NDArray[np.int64]:
+    out = np.empty(len(queries), np.int64)
+    for i in range(len(queries)):
+        x, y, z = queries[i, 0], queries[i, 1], queries[i, 2]
+        best, where = np.inf, 0
+        for j in range(len(points)):
+            dx, dy, dz = x - points[j, 0], y - points[j, 1], z - points[j, 2]
+            d = dx * dx + dy * dy + dz * dz
+            if d < best:
+                best, where = d, j
+        out[i] = where
+    return out
+
+
+def cut(confidence: FloatArray, assigned: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the best 10 of each object that are not below the 50th of those (ties may exceed 50).
+
+    Args:
+        confidence: ``(S,)`` in :func:`grasping.suppression.confidence_order`.
+        assigned: ``(S,)`` object of each.
+    """
+    kept = np.zeros(len(confidence), bool)
+    for k in np.unique(assigned):
+        kept[np.flatnonzero(assigned == k)[:GRASPS_PER_OBJECT]] = True
+    remaining = np.sort(confidence[kept])[::-1]
+    if len(remaining) > GRASPS_PER_VIEW:
+        kept &= confidence >= remaining[GRASPS_PER_VIEW - 1]
+    return kept
+
+
+def collisions(
+    grasps: Grasps, assigned: NDArray[np.int64], models: Sequence[FloatArray], T_camera_table: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Test grasps against models and table near their object; ``collided`` and ``empty``, each ``(S,)``."""
+    if len(grasps) == 0:
+        return np.zeros(0, bool), np.zeros(0, bool)
+    scene = np.concatenate([*models, table_points(T_camera_table)])
+    boxes = np.array(
+        [
+            [m.min(axis=0) - WORKSPACE_MARGIN, m.max(axis=0) + WORKSPACE_MARGIN] if len(m) else np.zeros((2, 3))
+            for m in models
+        ]
+    )
+    return collide_in_boxes(scene, grasps, assigned, boxes, MINIMUM_INSIDE)
+
+
+def _close(
+    grasps: Grasps,
+    assigned: NDArray[np.int64],
+    objects: Sequence[ObjectGeometry],
+    poses: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Least friction and whether both fingers touch, each ``(S,)``, of the grasps that are clear."""
+    friction, found = np.full(len(grasps), np.inf), np.zeros(len(grasps), bool)
+    for k in np.unique(assigned[clear]):
+        sdf = objects[k].sdf
+        if sdf is None:
+            raise GeometryError(f"object {objects[k].object_id} has no signed distances: load it with load_object")
+        rows = np.flatnonzero(clear & (assigned == k))
+        part = grasps[rows]
+        # depth along the approach, then into the object's frame by the inverse of the float32 pose, in float32
+        centres = part.rotation[:, :, 0] * part.depth[:, None] + part.translation
+        centres = transform_points(np.linalg.inv(poses[k]), centres)
+        axes = part.rotation[:, :, 1] @ poses[k, :3, :3].astype(np.float64)
+        contacts = find_contacts(sdf, centres, axes, part.width)
+        found[rows] = contacts.found
+        friction[rows] = minimum_friction(required_angle(contacts))
+    return friction, found

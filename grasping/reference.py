@@ -1,0 +1,354 @@
+"""The same view scored by graspnetAPI 1.2.11 itself, the referee of our scores (an optional extra).
+
+Install it with ``bash scripts/install_referee.sh``. Its own functions do all the work: suppression, assignment,
+collision and force closure. What is done for it here is only what it needs to run today: ``np.int``, which numpy no
+longer has, is supplied to the two modules that ask for it, from outside and for them alone.
+
+Its signed-distance objects are not thread-safe: use one process each. Its suppression leaks memory.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import hashlib
+import io
+import logging
+import os
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from grasping import protocol
+from grasping.geometry import GeometryError, ObjectGeometry, load_object, read_mesh
+from grasping.grasps import COLUMNS, Grasps
+from grasping.protocol import ViewScore
+from grasping.signed_distance import SignedDistanceGrid
+
+FloatArray = NDArray[np.float64]
+
+_DEXNET = "graspnetAPI.utils.dexnet.grasping"
+
+
+class RefereeMissingError(ImportError):
+    """graspnetAPI is not installed; the message says how to install it."""
+
+
+@dataclass(frozen=True)
+class _Referee:
+    """The parts of graspnetAPI that are called."""
+
+    evaluation: Any  # graspnetAPI.graspnet_eval
+    utils: Any  # graspnetAPI.utils.eval_utils
+    grasps: Any  # graspnetAPI.grasp
+    config: Any
+    sdf: Any
+    mesh: Any
+    graspable: Any
+    quality: Any
+
+
+@functools.cache
+def _load() -> _Referee:
+    from importlib import import_module
+
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # autolab_core complains of a robot system that is not there
+    try:
+        parts = _Referee(
+            evaluation=import_module("graspnetAPI.graspnet_eval"),
+            utils=import_module("graspnetAPI.utils.eval_utils"),
+            grasps=import_module("graspnetAPI.grasp"),
+            config=import_module("graspnetAPI.utils.config"),
+            sdf=import_module(f"{_DEXNET}.meshpy.sdf"),
+            mesh=import_module(f"{_DEXNET}.meshpy.mesh"),
+            graspable=import_module(f"{_DEXNET}.graspable_object"),
+            quality=import_module(f"{_DEXNET}.grasp_quality_config"),
+        )
+        import_module("grasp_nms")
+    except ImportError as error:
+        raise RefereeMissingError(
+            f"the scorer graspnetapi is not installed ({error}): run `bash scripts/install_referee.sh`"
+        ) from error
+    finally:
+        logging.disable(disabled)
+    for module in (parts.sdf, parts.mesh):
+        # a namespace of plain attributes: a __getattr__ would slow every look-up
+        namespace = types.SimpleNamespace(**{name: getattr(np, name) for name in np.__all__})
+        namespace.int = int
+        module.np = namespace
+    return parts
+
+
+def available() -> bool:
+    """Whether graspnetAPI can be imported."""
+    try:
+        _load()
+    except RefereeMissingError:
+        return False
+    return True
+
+
+def dexnet_object(sdf: SignedDistanceGrid) -> Any:
+    """Wrap signed distances as the object that graspnetAPI closes grasps on (it never looks at the mesh)."""
+    parts = _load()
+    tetrahedron = parts.mesh.Mesh3D(np.eye(4, 3), np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]))
+    grid = parts.sdf.Sdf3D(np.array(sdf.values, dtype=np.float64), np.array(sdf.origin), float(sdf.resolution))
+    return parts.graspable.GraspableObject3D(grid, tetrahedron)
+
+
+@functools.lru_cache(maxsize=64)
+def _dexnet_of(geometry: ObjectGeometry) -> Any:
+    if geometry.sdf is None:
+        raise GeometryError(f"object {geometry.object_id} has no signed distances: load it with load_object")
+    return dexnet_object(geometry.sdf)
+
+
+def score_view_reference(
+    grasps: Grasps,
+    objects: Sequence[ObjectGeometry],
+    T_camera_object: ArrayLike,
+    T_camera_table: ArrayLike,
+    *,
+    every_candidate: bool = False,
+) -> ViewScore:
+    """Grade one view with graspnetAPI; arguments and result are those of :func:`grasping.protocol.score_view`.
+
+    Where confidences are equal, which grasps are kept and their order is the referee's chance.
+
+    Args:
+        every_candidate: grade all suppressed candidates, as our own protocol does, instead of the kept ones only
+            (some 60 ms for each that is clear).
+
+    Raises:
+        RefereeMissingError: if graspnetAPI is not installed.
+    """
+    parts = _load()
+    poses = list(np.asarray(T_camera_object, dtype=np.float32))
+    if len(objects) == 0 or len(poses) != len(objects):
+        raise ValueError(f"expected a pose for each of {len(objects)} objects (at least one), got {len(poses)}")
+    array = grasps.to_array()
+    finite = np.isfinite(array[:, :16]).all(axis=1)
+    refused = [(int(row), "not finite") for row in np.flatnonzero(~finite)]
+    rows = np.flatnonzero(finite)
+    array = array[rows]
+    array[:, 1] = np.clip(array[:, 1], 0.0, protocol.MAXIMUM_WIDTH)
+    array[:, 16] = rows  # it never reads the object id: let it carry the row
+    if len(array) == 0:
+        return replace(protocol.score_view(Grasps.empty(), objects, poses, T_camera_table), refused=refused)
+
+    models = [geometry.points for geometry in objects]
+    table = protocol.table_points(T_camera_table)
+    dexnet = [_Lazy(geometry) for geometry in objects]
+
+    def evaluate(rows_17: FloatArray) -> _Rows:
+        with _recorded(parts) as record:
+            group = parts.grasps.GraspGroup(rows_17)
+            lists, scores, _ = parts.utils.eval_grasp(
+                group, models, dexnet, poses, parts.config.get_config(), table=table
+            )
+        return _Rows.collect(lists, scores, record)
+
+    result = evaluate(array)
+    kept = set(result.index.tolist())
+    if every_candidate:
+        rest = (
+            parts.grasps.GraspGroup(array)
+            .nms(protocol.SUPPRESSION_TRANSLATION, protocol.SUPPRESSION_ANGLE)
+            .grasp_group_array
+        )
+        rest = rest[~np.isin(rest[:, 16], list(kept))]
+        # at most ten at once: the cut then leaves all of them
+        chunks = [evaluate(rest[i : i + protocol.GRASPS_PER_OBJECT]) for i in range(0, len(rest), 10)]
+        result = _Rows.concatenate([result, *chunks])
+    order = np.argsort(-result.confidence)  # as eval_scene sorts, unstably
+    reason = np.full(len(order), "no_contact", dtype="<U10")
+    reason[result.touched] = "no_closure"
+    reason[result.score > 0] = "success"
+    reason[result.collided] = "collides"
+    reason[result.empty] = "empty"
+    return ViewScore(
+        index=result.index[order],
+        object_index=result.object_index[order],
+        width=result.width[order],
+        kept=np.isin(result.index, list(kept))[order],
+        collided=result.collided[order],
+        empty=result.empty[order],
+        min_friction=np.where(result.score > 0, result.score, np.inf)[order],
+        reason=reason[order],
+        refused=refused,
+    )
+
+
+class _Lazy:
+    """Stands in the list of models; only an object on which a grasp is closed is given its distances."""
+
+    def __init__(self, geometry: ObjectGeometry) -> None:
+        self.geometry = geometry
+
+
+@dataclass
+class _Record:
+    """What was heard while eval_grasp ran: collisions alone, emptiness, and which rows touch on both sides."""
+
+    alone: list[Any]
+    empty: list[Any]
+    touched: dict[int, bool]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """eval_grasp's lists, one row a grasp."""
+
+    index: NDArray[np.int64]
+    object_index: NDArray[np.int64]
+    confidence: FloatArray
+    width: FloatArray
+    score: FloatArray
+    collided: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+    touched: NDArray[np.bool_]
+
+    @classmethod
+    def collect(cls, lists: list[Any], scores: list[Any], record: _Record) -> _Rows:
+        def flat(parts: list[Any], dtype: type) -> NDArray:
+            return np.concatenate([np.asarray(one, dtype).reshape(-1) for one in parts])
+
+        array = np.concatenate([np.reshape(one, (-1, COLUMNS)) for one in lists])
+        index = array[:, 16].astype(np.int64)
+        return cls(
+            index=index,
+            object_index=np.repeat(np.arange(len(lists)), [len(one) for one in lists]),
+            confidence=array[:, 0],
+            width=array[:, 1],
+            score=flat(scores, np.float64),
+            collided=flat(record.alone, np.bool_),
+            empty=flat(record.empty, np.bool_),
+            touched=np.array([record.touched.get(row, False) for row in index.tolist()], bool),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[_Rows]) -> _Rows:
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+
+@contextlib.contextmanager
+def _recorded(parts: _Referee) -> Iterator[_Record]:
+    """Listen to collision_detection and get_grasp_score while eval_grasp calls them; both do their work unchanged."""
+    record = _Record([], [], {})
+    utils = parts.utils
+    collision, score = utils.collision_detection, utils.get_grasp_score
+    row_of: dict[int, int] = {}
+
+    def listen_collision(grasp_list: list[Any], *arguments: Any, **options: Any) -> Any:
+        result = collision(grasp_list, *arguments, **options)
+        _, record.empty, dexgrasps = result
+        # with a threshold of 0 nothing is empty, and the mask tells collisions alone
+        without = {**options, "empty_thresh": 0, "return_dexgrasps": False}
+        record.alone, _ = collision(grasp_list, *arguments, **without)
+        for rows, grasps in zip(grasp_list, dexgrasps, strict=True):
+            row_of.update({id(g): int(row[16]) for row, g in zip(rows, grasps, strict=True) if g is not None})
+        return result
+
+    def listen_score(grasp: Any, obj: Any, *arguments: Any) -> Any:
+        target = _dexnet_of(obj.geometry) if isinstance(obj, _Lazy) else obj
+        value = score(grasp, target, *arguments)
+        record.touched[row_of[id(grasp)]] = value > 0 or bool(grasp.close_fingers(target, check_approach=False)[0])
+        return value
+
+    utils.collision_detection, utils.get_grasp_score = listen_collision, listen_score
+    try:
+        yield record
+    finally:
+        utils.collision_detection, utils.get_grasp_score = collision, score
+
+
+def stage_root(dataset_root: Path, cache: Path, object_ids: Iterable[int] | None = None) -> Path:
+    """Make a dataset root that graspnetAPI's own classes load: links to the dataset, and the model files it lacks.
+
+    Args:
+        dataset_root: folder with ``models`` and ``scenes`` in GraspNet-1Billion's layout; nothing is written into it.
+        cache: folder of ours.
+        object_ids: models to stage; None takes those that the scenes' ``object_id_list.txt`` name.
+
+    Returns:
+        A folder with ``scenes`` and ``models/NNN/{nontextured.ply, textured.obj, textured.sdf}``.
+
+    Raises:
+        GeometryError: if a model is missing or broken.
+    """
+    source, cache = Path(dataset_root).resolve(), Path(cache)
+    if object_ids is None:
+        lists = sorted((source / "scenes").glob("scene_*/object_id_list.txt"))
+        object_ids = {int(word) for file in lists for word in file.read_text().split()}
+    root = cache / "referee" / hashlib.sha256(str(source).encode()).hexdigest()[:16]
+    (root / "models").mkdir(parents=True, exist_ok=True)
+    _link(root / "scenes", source / "scenes")
+    for object_id in sorted(object_ids):
+        name = f"{object_id:03d}"
+        model, staged = source / "models" / name, root / "models" / name
+        load_object(model, object_id, cache)  # makes the signed distances, where there are none
+        staged.mkdir(exist_ok=True)
+        _link(staged / "nontextured.ply", model / "nontextured.ply")
+        own = model / "textured.sdf"
+        _link(staged / "textured.sdf", own if own.is_file() else (cache / "models" / name / "textured.sdf").resolve())
+        if (model / "textured.obj").is_file():
+            _link(staged / "textured.obj", model / "textured.obj")
+        else:
+            _write_obj(staged / "textured.obj", *read_mesh(model / "nontextured.ply"))
+    return root
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() and link.readlink() == target:
+        return
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def _write_obj(path: Path, vertices: FloatArray, faces: NDArray[np.int64]) -> None:
+    text = io.StringIO()
+    text.writelines(f"v {x!r} {y!r} {z!r}\n" for x, y, z in vertices.tolist())
+    text.writelines(f"f {a} {b} {c}\n" for a, b, c in (faces + 1).tolist())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text.getvalue())
+    temporary.replace(path)
+
+
+def evaluate_scene(
+    root: Path, camera: str, scene: int, dump: Path, views: int = 256
+) -> tuple[FloatArray, list[Any], list[Any], list[Any]]:
+    """Run graspnetAPI's own ``GraspNetEval.eval_scene`` on the first views of a scene, its loaders included.
+
+    Args:
+        root: a dataset root with all model files (:func:`stage_root`).
+        camera: ``realsense`` or ``kinect``.
+        scene: its number.
+        dump: folder of ``scene_SSSS/<camera>/VVVV.npy``.
+        views: it always asks for 256; fewer are asked for by giving its module another ``range``.
+
+    Returns:
+        accuracy ``(views, 50, 6)``, and for each view its grasps, scores (-1: fails) and collision masks.
+    """
+    parts = _load()
+    module = parts.evaluation
+
+    def fewer(*arguments: int) -> range:
+        return builtins.range(views) if arguments == (256,) else builtins.range(*arguments)
+
+    evaluator = module.GraspNetEval(root=str(root), camera=camera, split="custom")
+    module.range = fewer
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            accuracy, grasps, scores, collisions = evaluator.eval_scene(scene, str(dump), return_list=True)
+    finally:
+        del module.range
+    return np.array(accuracy), grasps, scores, collisions
