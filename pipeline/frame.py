@@ -25,7 +25,7 @@ from grasping.clouds import voxel_downsample
 from grasping.generators import Generator, for_view, make_generator
 from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
-from pipeline.artifacts import atomic_write, write_json
+from pipeline.artifacts import atomic_write, derive_seed, write_json
 from pipeline.cloud_files import ObjectClouds
 from pipeline.datasets.frame import Frame, FrameError, read_frame
 from pipeline.datasets.graspnet import View
@@ -234,7 +234,7 @@ def _complete(partial: ObjectClouds, table: Table, complete: Completion | None, 
         if 0 < len(cloud) < MIN_POINTS:
             status[index] = f"fewer than {MIN_POINTS} points: observation kept"
     if chosen:
-        seeds = [options.seed + int(partial.object_ids[index]) for index in chosen]
+        seeds = [derive_seed(options.seed, "frame", int(partial.object_ids[index]), "complete") for index in chosen]
         made = complete([clouds[index] for index in chosen], table.T_table_camera, seeds)
         for index, cloud in zip(chosen, made, strict=True):
             if np.isfinite(cloud).all() and len(cloud):
@@ -349,7 +349,7 @@ def _write(result: FrameResult, options: FrameOptions) -> None:
             grasps=result.grasps,
             T_table_camera=result.table.T_table_camera,
             drawn=options.drawn or min(5, max(2, 12 // len(result.partial.clouds))),
-            title=f"{options.depth.name}   completion: {options.checkpoint}   generator: {options.generator}",
+            title=f"{options.depth.name}   completion: {Path(options.checkpoint).name}   grasps: {options.generator}",
             note=NO_TRUTH,
         )
     write_json(out / "summary.json", result.summary)

@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER, Gripper
@@ -56,6 +57,16 @@ def best_of_each(grasps: Grasps, count: int) -> Grasps:
         chosen += kept
     order = np.array(chosen, dtype=np.int64)
     return grasps[order[np.argsort(grasps.confidence[order], kind="stable")]]
+
+
+def added(partial: ObjectClouds, completed: ObjectClouds, apart: float = 0.004) -> NDArray[np.float32]:
+    """Return the ``(N, 3)`` completed points that lie more than ``apart`` metres from their object's observed ones."""
+    new = [np.zeros((0, 3), np.float32)]
+    for before, after in zip(partial.clouds, completed.clouds, strict=True):
+        if len(before):
+            distance, _ = cKDTree(before).query(after)
+            new.append(after[distance > apart])
+    return np.concatenate(new)
 
 
 def draw_frame(
@@ -161,11 +172,10 @@ def _draw_clouds(
     rng = np.random.default_rng(0)
     changed = any(a is not b for a, b in zip(partial.clouds, completed.clouds, strict=True))
     size = float(np.clip(40_000 / max(1, len(partial.points)), 2.0, 10.0))
-    sources = [("completed", completed, COMPLETED, 0.5)] if changed else []
+    sources = [("completed, where nothing was observed", added(partial, completed), COMPLETED, 0.5)] if changed else []
     drawn: list[NDArray] = []
-    for name, objects, colour, alpha in [*sources, ("observed", partial, OBSERVED, 0.9)]:
-        points = objects.points[rng.permutation(len(objects.points))[:POINTS_DRAWN]]
-        points = transform_points(T_table_camera, points)
+    for name, cloud, colour, alpha in [*sources, ("observed", partial.points, OBSERVED, 0.9)]:
+        points = transform_points(T_table_camera, cloud[rng.permutation(len(cloud))[:POINTS_DRAWN]])
         axes.scatter(*points.T, s=size, c=colour, alpha=alpha, linewidths=0, label=name, depthshade=False)
         drawn.append(points)
     strokes = transform_points(T_table_camera, wireframes(grasps))

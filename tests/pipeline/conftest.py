@@ -1,9 +1,8 @@
-"""A dataset of two boxes on a table, written by hand in GraspNet-1Billion's layout."""
+"""A tiny dataset in GraspNet-1Billion's layout and a tiny experiment on it, made once a session."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,66 @@ import scipy.io
 import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes (seen and novel) of two or three objects, two rendered views each. Tests must not write into it."""
+    from pipeline.datasets.synthetic import synthesize
+
+    root = tmp_path_factory.mktemp("tiny") / "dataset"
+    synthesize(root, scenes=(100, 160), views=(0, 128), objects_per_scene=(2, 3), seen_pool=4, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a very small network with random weights: real in every part but its quality."""
+    import torch
+
+    from completion.checkpoint import save
+    from completion.networks import NETWORKS
+
+    torch.manual_seed(0)
+    parameters = {
+        "num_coarse": 64,
+        "grid": 2,
+        "encoder_channels": [8, 16, 32, 64],
+        "decoder_channels": 64,
+        "folding_channels": 16,
+    }
+    config = {
+        "network": {"name": "pcn", "parameters": parameters},
+        "input_points": 128,
+        "output_points": 256,
+        "unit": "m",
+        "normalisation": "partial",
+        "frame": "table",
+        "merge": "append",
+        "loss": {"name": "cd_l1", "parameters": {}},
+    }
+    folder = tmp_path_factory.mktemp("checkpoint") / "random"
+    return save(folder, NETWORKS["pcn"](**parameters), config, "Random weights, for tests.\n")
+
+
+@pytest.fixture
+def tiny_experiment(tmp_path: Path, tiny_dataset: Path, tiny_cache: Path, tiny_checkpoint: Path) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(
+        "format_version: 1\nname: tiny\n"
+        f"dataset: {{root: {tiny_dataset}}}\n"
+        f"arms: [partial, {{name: random, checkpoint: {tiny_checkpoint}}}, oracle]\n"
+        f"cache: {tiny_cache}\n"
+    )
+    return path
+
+
+# Two boxes on a table, written by hand in the same layout: what a reader is held against.
 
 
 @dataclass(frozen=True)
@@ -64,11 +123,6 @@ def render(world: BoxWorld, view: int, size: tuple[int, int]) -> tuple[np.ndarra
 @pytest.fixture
 def box_world(tmp_path: Path) -> BoxWorld:
     return write_box_world(tmp_path / "boxes")
-
-
-@pytest.fixture(scope="session")
-def make_box_world() -> Callable[..., BoxWorld]:
-    return write_box_world
 
 
 def write_box_world(

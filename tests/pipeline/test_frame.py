@@ -12,9 +12,10 @@ from scipy.spatial import cKDTree
 
 from grasping.grasps import Grasps
 from grasping.transforms import pose, transform_points
+from pipeline.cloud_files import ObjectClouds
 from pipeline.datasets.frame import FrameError, read_frame
 from pipeline.frame import FrameOptions, run
-from pipeline.frame_picture import best_of_each, wireframes
+from pipeline.frame_picture import added, best_of_each, wireframes
 from pipeline.segment import SegmentationError, cluster_objects, drop_flying_pixels, find_table
 
 
@@ -273,6 +274,16 @@ def test_a_wireframe_has_the_grasps_measures() -> None:
 def test_of_two_grasps_on_one_spot_the_better_is_drawn() -> None:
     assert best_of_each(two_grasps(), 3).confidence.tolist() == [0.6]
     assert len(best_of_each(Grasps.empty(), 3)) == 0
+
+
+def test_only_what_completion_adds_is_drawn_as_completed() -> None:
+    seen = np.array([[0, 0, 0.5], [0.01, 0, 0.5]], np.float32)
+    ids, ok = np.array([1, 2]), ("ok", "no visible points")
+    empty = np.zeros((0, 3), np.float32)
+    far = np.array([[0, 0.02, 0.5]], np.float32)
+    before = ObjectClouds(ids, (seen, empty), ok)
+    after = ObjectClouds(ids, (np.concatenate([seen + 1e-3, far]), empty), ok)
+    np.testing.assert_array_equal(added(before, after), far)
 
 
 # Real frames
