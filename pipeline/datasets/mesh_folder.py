@@ -81,6 +81,8 @@ def load_shape(folder: Path, object_id: int, unit: str) -> Shape:
             "check the unit ('m' or 'mm')"
         )
     mesh = trimesh.Trimesh(vertices, faces, process=False)
+    if not mesh.is_watertight:  # STL and many OBJ files repeat each vertex for each of its faces
+        mesh.merge_vertices()
     vertices, faces = _dense(mesh)
     vertices = vertices.astype(np.float32).astype(np.float64)
     return Shape(object_id, name, "mesh", frozenset(), vertices, faces, _hulls(mesh), DENSITY)

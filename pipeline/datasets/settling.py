@@ -97,7 +97,7 @@ def settle(bodies: Sequence[Body], rng: np.random.Generator, *, at_least: int = 
     Raises:
         SettlingError: no attempt left enough objects at rest.
     """
-    for _ in range(attempts):
+    for _ in range(attempts if len(bodies) >= at_least else 0):
         kept = list(bodies)
         poses = _place(kept, rng)
         for _round in range(4):
@@ -108,7 +108,7 @@ def settle(bodies: Sequence[Body], rng: np.random.Generator, *, at_least: int = 
             kept = [body for body, fine in zip(kept, good, strict=True) if fine]
             poses = [T for T, fine in zip(poses, good, strict=True) if fine]
             if len(kept) < max(at_least, 1):
-                break
+                break  # and try another arrangement
     raise SettlingError(
         f"fewer than {at_least} of {len(bodies)} objects came to rest on the table in {attempts} attempts; "
         "take fewer or smaller objects, or another seed"

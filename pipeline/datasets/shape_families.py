@@ -13,9 +13,7 @@ import numpy as np
 
 from pipeline.datasets.shape_solids import (
     Solid,
-    arc_strip,
     box,
-    capsule,
     column,
     ellipsoid,
     extrusion,
@@ -193,167 +191,6 @@ def screwdriver(grip: float, length: float, shaft: float) -> Solid:
     return lathe([*column(profile), *column(blade)]).moved(degrees=(0, 90, 0))
 
 
-# --- families that only the novel split has ---------------------------------------------------------------------
-
-
-def teapot(r: float, h: float) -> Solid:
-    """A closed pot with lid, spout and handle."""
-    profile = smooth_profile([(0.6 * r, 0), (0.95 * r, 0.25 * h), (r, 0.45 * h), (0.55 * r, 0.8 * h)], 24)
-    knob = [(5.0, 0.82 * h), (9.0, 0.88 * h), (10.0, 0.95 * h), (4.0, h)]
-    body = lathe([*column([*profile, (5.0, 0.84 * h)]), *column(knob)])
-    spout = sweep(
-        smooth([(-0.8 * r, 0, 0.3 * h), (-1.25 * r, 0, 0.45 * h), (-1.55 * r, 0, 0.8 * h)], 14),
-        np.linspace(12, 6, 14),
-        stride=3,
-    )
-    return body + spout + handle(0.88 * r, 0.22 * h, 0.66 * h, 0.62 * r, 5.5)
-
-
-def funnel(r: float, h: float) -> Solid:
-    """A funnel, standing on its rim."""
-    return lathe(wall([(11, 0), (13, 0.42 * h), (r, 0.9 * h), (r, h)], 6)).moved(degrees=(180, 0, 0))
-
-
-def wrench(length: float, jaw: float, height: float) -> Solid:
-    """An open-ended spanner, lying flat."""
-    head = arc_strip(jaw, 12, 40, 320, 10, x=0, y=0)
-    tail = arc_strip(0.62 * jaw, 9, 0, 360, 12, x=-length, y=0)
-    return extrusion([*head, *tail, rectangle(-length + 0.55 * jaw, -8, -0.85 * jaw, 8)], height)
-
-
-def nut(r: float, hole: float, height: float) -> Solid:
-    """A hexagon nut."""
-    inner = [(hole * np.cos(a), hole * np.sin(a)) for a in np.radians(np.arange(0, 360, 15))]
-    outer = [(r * np.cos(a), r * np.sin(a)) for a in np.radians(np.arange(0, 360, 60))]
-    slices = []
-    for k in range(6):
-        edge = np.linspace(outer[k], outer[(k + 1) % 6], 5)
-        for i in range(4):
-            a, b = inner[(4 * k + i) % 24], inner[(4 * k + i + 1) % 24]
-            slices.append(
-                [a, b, (float(edge[i + 1][0]), float(edge[i + 1][1])), (float(edge[i][0]), float(edge[i][1]))]
-            )
-    return extrusion(slices, height)
-
-
-def key(length: float, bow: float, height: float) -> Solid:
-    """A large key, lying flat."""
-    pieces = [
-        *arc_strip(bow, 11, 0, 360, 16),
-        rectangle(bow, -5.5, length, 5.5),
-        rectangle(length - 12, -20, length, 0),
-        rectangle(length - 32, -16, length - 21, 0),
-    ]
-    return extrusion(pieces, height)
-
-
-def vase(r: float, h: float) -> Solid:
-    """A bellied vase, open at the top."""
-    points = [(0.6 * r, 0), (r, 0.34 * h), (0.55 * r, 0.76 * h), (0.72 * r, h)]
-    fine, coarse = (wall([(0.0, 0.0), *smooth_profile(points, n)], 6) for n in (28, 10))
-    return lathe(fine, coarse)
-
-
-def basket(x: float, y: float, h: float, arch: float) -> Solid:
-    """An open box with a bow handle over it."""
-    t = 6.0
-    sides = [
-        box(x, y, t),
-        box(x, t, h).moved((0, y / 2 - t / 2, 0)),
-        box(x, t, h).moved((0, -y / 2 + t / 2, 0)),
-        box(t, y, h).moved((x / 2 - t / 2, 0, 0)),
-        box(t, y, h).moved((-x / 2 + t / 2, 0, 0)),
-    ]
-    angles = np.radians(np.linspace(0, 180, 26))
-    reach = x / 2 - t / 2
-    bow = np.stack([reach * np.cos(angles), np.zeros_like(angles), h - 3 + arch * np.sin(angles)], axis=1)
-    return union(sides) + sweep(bow, 4.5, stride=3)
-
-
-def gear(r: float, teeth: int, height: float, bore: float) -> Solid:
-    """A spur gear with a bore, lying flat."""
-    rim = arc_strip((r + bore) / 2, r - bore, 0, 360, 24)
-    tooth = np.array([(r - 2, -5), (r + 8, -3.2), (r + 8, 3.2), (r - 2, 5)])
-    for k in range(teeth):
-        a = 2 * np.pi * k / teeth
-        turned = tooth @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
-        rim.append([(float(u), float(v)) for u, v in turned])
-    return extrusion(rim, height)
-
-
-def duck(size: float) -> Solid:
-    """A bath duck."""
-    s = size
-    body = ellipsoid(0.62 * s, 0.44 * s, 0.38 * s).moved((0, 0, 0.36 * s))
-    head = ellipsoid(0.29 * s, 0.28 * s, 0.29 * s).moved((0.34 * s, 0, 0.86 * s))
-    beak = ellipsoid(0.17 * s, 0.14 * s, 0.075 * s).moved((0.64 * s, 0, 0.83 * s))
-    tail = hull(
-        np.array([(-0.35, -0.18, 0.3), (-0.35, 0.18, 0.3), (-0.35, 0, 0.58), (-0.8, -0.08, 0.66), (-0.8, 0.08, 0.66)])
-        * s
-    )
-    return body + head + beak + tail
-
-
-def cone(r: float, h: float, plate: float) -> Solid:
-    """A traffic cone on its square plate."""
-    return box(plate, plate, 8) + lathe(column([(r, 7.9), (0.28 * r, h - 2), (0.2 * r, h)]))
-
-
-def s_hook(radius: float, thickness: float) -> Solid:
-    """An S of wire, lying flat."""
-    upper = np.radians(np.linspace(-40, 190, 26))
-    top = np.stack([radius * np.cos(upper), radius * np.sin(upper) + radius, 0 * upper], axis=1)
-    lower = np.radians(np.linspace(10, -220, 26))
-    bottom = np.stack([radius * np.cos(lower), radius * np.sin(lower) - radius, 0 * lower], axis=1)
-    s = np.concatenate([top[8:], smooth([top[-1], (0, 0, 0), bottom[0]], 10)[1:-1], bottom[:-8]])
-    return sweep(s, thickness, stride=3)
-
-
-def axe(length: float, blade: float, thickness: float) -> Solid:
-    """A hatchet, lying flat."""
-    grip = extrusion([capsule((0, 0), (length, 0), 10)], 18).moved((0, 0, -9))
-    x = length - 30
-    head = hull(
-        [(x + u, v, w * t / 2) for u, v, t in ((-4, -14, thickness), (34, -14, thickness)) for w in (-1, 1)]
-        + [(x + u, v, w * 3.2) for u, v in ((-22, blade), (48, blade)) for w in (-1, 1)]
-    )
-    return grip + head
-
-
-def camera(x: float, y: float, z: float, lens: float) -> Solid:
-    """A compact camera: body, lens, shutter button."""
-    barrel = lathe(column([(lens, 0), (lens, 26), (lens - 2, 28)]))
-    button = lathe(column([(7, 0), (7, 8)]))
-    return (
-        box(x, y, z) + barrel.moved((-0.08 * x, -y / 2 + 0.1, z / 2), (90, 0, 0)) + button.moved((0.32 * x, 0, z - 0.1))
-    )
-
-
-def pawn(r: float, h: float) -> Solid:
-    """A chess pawn."""
-    foot = [(r, 0.0), (r, 0.09 * h), (0.78 * r, 0.15 * h), (0.5 * r, 0.3 * h), (0.34 * r, 0.62 * h)]
-    collar = [(0.62 * r, 0.64 * h), (0.62 * r, 0.69 * h)]
-    ball = ellipsoid(0.5 * r, 0.5 * r, 0.19 * h).moved((0, 0, 0.81 * h))
-    return (
-        lathe(
-            [
-                *column([*foot, (0.34 * r, 0.66 * h)]),
-                *column(collar),
-                *column([(0.34 * r, 0.68 * h), (0.34 * r, 0.75 * h)]),
-            ]
-        )
-        + ball
-    )
-
-
-def drill(length: float, r: float, grip: float) -> Solid:
-    """A hand drill: motor, chuck, slanted grip, battery foot; its grip along z."""
-    motor = lathe(column([(r - 4, 0), (r, 6), (r, 0.62 * length), (0.55 * r, 0.7 * length), (0.5 * r, length)]))
-    handle_part = box(34, 26, grip + 14).moved((0, 0, -grip), (0, 8, 0))
-    foot = box(66, 44, 26).moved((-10, 0, -grip - 12))
-    return motor.moved((-0.3 * length, 0, 24), (0, 90, 0)) + handle_part + foot
-
-
 class Entry(NamedTuple):
     """One object: its name, family, what makes it hard, how it is built, effective density (kg/m³)."""
 
@@ -365,9 +202,10 @@ class Entry(NamedTuple):
     density: float
 
 
-def _entries(
+def entries(
     family: str, traits: str, build: Callable[..., Solid], density: float, **variants: tuple[Any, ...]
 ) -> list[Entry]:
+    """List the variants of one family, name -> arguments of ``build``."""
     return [Entry(name, family, frozenset(traits.split()), build, args, density) for name, args in variants.items()]
 
 
@@ -376,45 +214,26 @@ def _ball(a: float, b: float, c: float) -> Solid:
 
 
 TRAINING: tuple[Entry, ...] = (
-    *_entries("box", "", box, 350, cereal_box=(45, 95, 150), soap_box=(34, 58, 92), tea_tin=(64, 64, 88)),
-    *_entries("can", "", can, 700, soup_can=(33, 100), tuna_can=(38, 36), slim_can=(22, 140)),
-    *_entries("ball", "", _ball, 500, ball=(30, 30, 30), egg=(23, 23, 30), pumpkin=(40, 40, 31)),
-    *_entries("mug", "hollow handle", mug, 900, mug=(39, 90, 32), espresso=(30, 58, 24), tall_mug=(36, 120, 36)),
-    *_entries("bowl", "hollow thin", bowl, 900, bowl=(66, 52, 26), dish=(80, 30, 40), deep_bowl=(54, 66, 22)),
-    *_entries("bottle", "", bottle, 600, bottle=(31, 190, 11), flask=(38, 130, 13), vial=(22, 105, 9)),
-    *_entries("glass", "hollow thin", wine_glass, 900, glass=(33, 150, 32), goblet=(38, 120, 30), flute=(26, 180, 29)),
-    *_entries("ring", "thin hollow", ring, 900, ring=(36, 8), hoop=(52, 7), fat_ring=(28, 12)),
-    *_entries("pipe", "hollow", pipe, 900, pipe=(22, 6, 120), sleeve=(32, 7, 56), slim_pipe=(15, 6, 170)),
-    *_entries("bracket", "thin", bracket, 900, bracket=(80, 60, 40, 8), angle=(60, 60, 90, 7), shelf=(110, 50, 30, 9)),
-    *_entries("channel", "thin", channel, 900, channel=(60, 45, 80, 8), clip=(36, 70, 34, 7), tray=(80, 30, 120, 8)),
-    *_entries(
+    *entries("box", "", box, 350, cereal_box=(45, 95, 150), soap_box=(34, 58, 92), tea_tin=(64, 64, 88)),
+    *entries("can", "", can, 700, soup_can=(33, 100), tuna_can=(38, 36), slim_can=(22, 140)),
+    *entries("ball", "", _ball, 500, ball=(30, 30, 30), egg=(23, 23, 30), pumpkin=(40, 40, 31)),
+    *entries("mug", "hollow handle", mug, 900, mug=(39, 90, 32), espresso=(30, 58, 24), tall_mug=(36, 120, 36)),
+    *entries("bowl", "hollow thin", bowl, 900, bowl=(66, 52, 26), dish=(80, 30, 40), deep_bowl=(54, 66, 22)),
+    *entries("bottle", "", bottle, 600, bottle=(31, 190, 11), flask=(38, 130, 13), vial=(22, 105, 9)),
+    *entries("glass", "hollow thin", wine_glass, 900, glass=(33, 150, 32), goblet=(38, 120, 30), flute=(26, 180, 29)),
+    *entries("ring", "thin hollow", ring, 900, ring=(36, 8), hoop=(52, 7), fat_ring=(28, 12)),
+    *entries("pipe", "hollow", pipe, 900, pipe=(22, 6, 120), sleeve=(32, 7, 56), slim_pipe=(15, 6, 170)),
+    *entries("bracket", "thin", bracket, 900, bracket=(80, 60, 40, 8), angle=(60, 60, 90, 7), shelf=(110, 50, 30, 9)),
+    *entries("channel", "thin", channel, 900, channel=(60, 45, 80, 8), clip=(36, 70, 34, 7), tray=(80, 30, 120, 8)),
+    *entries(
         "hammer", "handle", hammer, 800, hammer=(165, 11, 84, 15), mallet=(130, 10, 96, 22), tack=(120, 8, 60, 11)
     ),
-    *_entries("hook", "thin handle", hook, 900, hook=(26, 8, 60), wide_hook=(38, 9, 48), small_hook=(18, 6, 44)),
-    *_entries("spoon", "thin handle", spoon, 800, spoon=(46, 110, 9), ladle=(60, 120, 10), scoop=(52, 70, 11)),
-    *_entries("pan", "hollow handle", pan, 900, pan=(54, 28, 96), skillet=(62, 22, 84), pot=(46, 54, 80)),
-    *_entries("driver", "thin", screwdriver, 800, driver=(15, 95, 4.5), stubby=(18, 40, 5), long_driver=(13, 120, 4)),
-    *_entries("banana", "", banana, 700, banana=(18, 85, 115), plantain=(20, 130, 85), chili=(14, 60, 120)),
-    *_entries("pear", "", pear, 700, pear=(34, 95, 20), gourd=(38, 125, 16), fig=(26, 60, 17)),
-    *_entries("dumbbell", "handle", dumbbell, 800, dumbbell=(24, 9, 140), barbell=(19, 7, 180), bone=(27, 12, 100)),
-    *_entries("brick", "", brick, 500, brick=(4, 2, 24, 30), plate_brick=(3, 3, 25, 14), long_brick=(6, 1, 26, 34)),
-)
-
-NOVEL: tuple[Entry, ...] = (
-    *_entries("teapot", "handle", teapot, 700, teapot=(44, 92)),
-    *_entries("funnel", "hollow thin", funnel, 900, funnel=(50, 104)),
-    *_entries("wrench", "thin", wrench, 900, wrench=(120, 21, 11)),
-    *_entries("nut", "hollow", nut, 900, nut=(34, 16, 26)),
-    *_entries("key", "thin hollow", key, 900, key=(120, 24, 9)),
-    *_entries("vase", "hollow thin", vase, 900, vase=(40, 128)),
-    *_entries("basket", "hollow handle", basket, 900, basket=(104, 72, 46, 60)),
-    *_entries("gear", "hollow", gear, 900, gear=(34, 12, 20, 12)),
-    *_entries("duck", "", duck, 400, duck=(64,)),
-    *_entries("cone", "", cone, 500, cone=(32, 110, 82)),
-    *_entries("s_hook", "thin", s_hook, 900, s_hook=(28, 7.5)),
-    *_entries("tape", "hollow", pipe, 900, tape=(50, 13, 44)),
-    *_entries("axe", "handle thin", axe, 700, axe=(170, 46, 22)),
-    *_entries("camera", "", camera, 600, camera=(104, 36, 64, 23)),
-    *_entries("pawn", "", pawn, 700, pawn=(27, 105)),
-    *_entries("drill", "handle", drill, 400, drill=(150, 25, 82)),
+    *entries("hook", "thin handle", hook, 900, hook=(26, 8, 60), wide_hook=(38, 9, 48), small_hook=(18, 6, 44)),
+    *entries("spoon", "thin handle", spoon, 800, spoon=(46, 110, 9), ladle=(60, 120, 10), scoop=(52, 70, 11)),
+    *entries("pan", "hollow handle", pan, 900, pan=(54, 28, 96), skillet=(62, 22, 84), pot=(46, 54, 80)),
+    *entries("driver", "thin", screwdriver, 800, driver=(15, 95, 4.5), stubby=(18, 40, 5), long_driver=(13, 120, 4)),
+    *entries("banana", "", banana, 700, banana=(18, 85, 115), plantain=(20, 130, 85), chili=(14, 60, 120)),
+    *entries("pear", "", pear, 700, pear=(34, 95, 20), gourd=(38, 125, 16), fig=(26, 60, 17)),
+    *entries("dumbbell", "handle", dumbbell, 800, dumbbell=(24, 9, 140), barbell=(19, 7, 180), bone=(27, 12, 100)),
+    *entries("brick", "", brick, 500, brick=(4, 2, 24, 30), plate_brick=(3, 3, 25, 14), long_brick=(6, 1, 26, 34)),
 )

@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.shape_families import NOVEL, TRAINING, Entry
+from pipeline.datasets.shape_families import TRAINING, Entry
+from pipeline.datasets.shape_families_novel import NOVEL
 
 TRAINING_IDS: tuple[int, ...] = tuple(range(len(TRAINING)))
 NOVEL_IDS: tuple[int, ...] = tuple(range(60, 60 + len(NOVEL)))
