@@ -113,6 +113,7 @@ def _compiled_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | No
         from completion._nearest_numba import brute_force
     except ImportError:
         return None
+    most = numba.get_num_threads()
 
     def run(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         # Coordinates first, so that the inner loop reads three contiguous rows.
@@ -121,7 +122,7 @@ def _compiled_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | No
         index_a = np.zeros((a.shape[0], a.shape[1]), np.int64)
         index_b = np.zeros((b.shape[0], b.shape[1]), np.int64)
         with _KERNEL_LOCK:
-            numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+            numba.set_num_threads(max(1, min(torch.get_num_threads(), most)))
             brute_force(a_axes, b_axes, index_a, index_b)
         return torch.from_numpy(index_a), torch.from_numpy(index_b)
 

@@ -1,4 +1,4 @@
-"""Completion networks: partial ``(B, N, 3)`` in, :class:`~completion.networks.pcn.Completion` out. One paper, one file.
+"""Completion networks: partial ``(B, N, 3)`` in, :class:`Completion` out. One paper, one file.
 
 Networks know no loss and no unit; clouds are in the network frame (see :mod:`completion.normalize`).
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
-
+from completion.networks.interface import Completion, CompletionNetwork
 from completion.networks.pcn import PCN
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"pcn": PCN}
+__all__ = ["NETWORKS", "Completion", "CompletionNetwork"]
+
+NETWORKS: dict[str, Callable[..., CompletionNetwork]] = {"pcn": PCN}

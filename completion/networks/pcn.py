@@ -10,21 +10,15 @@ gradient.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class Completion(NamedTuple):
-    """What a network returns: ``coarse (B, C, 3)`` and ``fine (B, M, 3)``, network frame."""
-
-    coarse: Tensor
-    fine: Tensor
+from completion.networks.interface import Completion, CompletionNetwork
 
 
-class PCN(nn.Module):
+class PCN(CompletionNetwork):
     """Coarse-to-fine completion. Defaults are the published widths: 6,861,059 parameters, 16,384 points.
 
     Args:
@@ -35,6 +29,8 @@ class PCN(nn.Module):
         decoder_channels: width of the two hidden layers of the coarse decoder.
         folding_channels: width of the two hidden layers of the folding decoder.
     """
+
+    patch: Tensor
 
     def __init__(
         self,
@@ -50,16 +46,7 @@ class PCN(nn.Module):
         self.output_points = num_coarse * grid * grid
         code = encoder_channels[-1]
         self.encoder = _Encoder(encoder_channels)
-        self.decoder = nn.ModuleDict(
-            {
-                "fc1": nn.Linear(code, decoder_channels),
-                "fc2": nn.Linear(decoder_channels, decoder_channels),
-                "fc3": nn.Linear(decoder_channels, 3 * num_coarse),
-                "conv1": nn.Linear(2 + 3 + code, folding_channels),
-                "conv2": nn.Linear(folding_channels, folding_channels),
-                "conv3": nn.Linear(folding_channels, 3),
-            }
-        )
+        self.decoder = _Decoder(code, decoder_channels, 3 * num_coarse, folding_channels)
         side = torch.linspace(-grid_scale, grid_scale, grid)
         patch = torch.stack(torch.meshgrid(side, side, indexing="ij"), dim=-1).reshape(grid * grid, 2)
         self.register_buffer("patch", patch, persistent=False)
@@ -67,14 +54,14 @@ class PCN(nn.Module):
     def forward(self, partial: Tensor) -> Completion:
         """Complete ``partial (B, N, 3)``, network frame."""
         code = self.encoder(partial)  # (B, code)
-        hidden = F.relu(self.decoder["fc1"](code))
-        hidden = F.relu(self.decoder["fc2"](hidden))
-        coarse = self.decoder["fc3"](hidden).reshape(-1, self.num_coarse, 3)
+        hidden = F.relu(self.decoder.fc1(code))
+        hidden = F.relu(self.decoder.fc2(hidden))
+        coarse = self.decoder.fc3(hidden).reshape(-1, self.num_coarse, 3)
         return Completion(coarse, self._fold(coarse, code))
 
     def _fold(self, coarse: Tensor, code: Tensor) -> Tensor:
         """Move a small patch around every coarse point; ``(B, C, 3)``, ``(B, code)`` -> ``(B, C · grid², 3)``."""
-        first = self.decoder["conv1"]
+        first = self.decoder.conv1
         of_grid, of_point, of_code = first.weight.split([2, 3, code.shape[1]], dim=1)
         hidden = (
             F.linear(coarse, of_point)[:, :, None]  # (B, C, 1, H)
@@ -82,8 +69,8 @@ class PCN(nn.Module):
             + F.linear(code, of_code, first.bias)[:, None, None]  # (B, 1, 1, H)
         )
         hidden = F.relu(hidden)
-        hidden = F.relu(self.decoder["conv2"](hidden))  # (B, C, grid², H)
-        offsets = self.decoder["conv3"](hidden)
+        hidden = F.relu(self.decoder.conv2(hidden))  # (B, C, grid², H)
+        offsets = self.decoder.conv3(hidden)
         return (coarse[:, :, None] + offsets).flatten(1, 2)
 
 
@@ -104,6 +91,19 @@ class _Encoder(nn.Module):
         of_point, of_pooled = self.conv3.weight.chunk(2, dim=1)
         hidden = F.linear(features, of_point) + F.linear(pooled, of_pooled, self.conv3.bias)[:, None]
         return _linear_then_max(F.relu(hidden), self.conv4)
+
+
+class _Decoder(nn.Module):
+    """The layers of the coarse decoder (fc1-3) and of the folding (conv1-3), named as MVP_Benchmark names them."""
+
+    def __init__(self, code: int, hidden: int, coarse: int, folding: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(code, hidden)
+        self.fc2 = nn.Linear(hidden, hidden)
+        self.fc3 = nn.Linear(hidden, coarse)
+        self.conv1 = nn.Linear(2 + 3 + code, folding)
+        self.conv2 = nn.Linear(folding, folding)
+        self.conv3 = nn.Linear(folding, 3)
 
 
 def _linear_then_max(hidden: Tensor, layer: nn.Linear) -> Tensor:

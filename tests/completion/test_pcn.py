@@ -32,16 +32,16 @@ def plain(net: PCN, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     pooled = features.max(dim=1, keepdim=True).values.expand(-1, count, -1)
     hidden = F.relu(F.linear(torch.cat([features, pooled], dim=2), *encoder.conv3.parameters()))
     code = F.linear(hidden, *encoder.conv4.parameters()).max(dim=1).values
-    flat = F.relu(F.linear(code, *decoder["fc1"].parameters()))
-    flat = F.relu(F.linear(flat, *decoder["fc2"].parameters()))
-    coarse = F.linear(flat, *decoder["fc3"].parameters()).reshape(len(points), -1, 3)
+    flat = F.relu(F.linear(code, *decoder.fc1.parameters()))
+    flat = F.relu(F.linear(flat, *decoder.fc2.parameters()))
+    coarse = F.linear(flat, *decoder.fc3.parameters()).reshape(len(points), -1, 3)
     copies = len(net.patch)
     seeds = coarse.repeat_interleave(copies, dim=1)
     patch = net.patch.repeat(coarse.shape[1], 1).expand(len(points), -1, -1)
     tiled = torch.cat([patch, seeds, code[:, None].expand(-1, seeds.shape[1], -1)], dim=2)
-    hidden = F.relu(F.linear(tiled, *decoder["conv1"].parameters()))
-    hidden = F.relu(F.linear(hidden, *decoder["conv2"].parameters()))
-    return coarse, F.linear(hidden, *decoder["conv3"].parameters()) + seeds
+    hidden = F.relu(F.linear(tiled, *decoder.conv1.parameters()))
+    hidden = F.relu(F.linear(hidden, *decoder.conv2.parameters()))
+    return coarse, F.linear(hidden, *decoder.conv3.parameters()) + seeds
 
 
 def points(batch: int = 3, count: int = 40) -> torch.Tensor:
