@@ -38,3 +38,7 @@ def main() -> None:
     from pipeline.cli import main as run
 
     run()
+
+
+if __name__ == "__main__":
+    main()

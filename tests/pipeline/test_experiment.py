@@ -1,0 +1,219 @@
+"""The main job on a tiny dataset: files, tables, resume, staleness, and what fails inside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grasping.grasps import Grasps
+from pipeline.aggregate import TABLE_KEYS
+from pipeline.config import METRICS, load_experiment
+from pipeline.experiment import RunResult, run_experiment
+
+
+def carry_out(path: Path, out: Path, *, workers: int = 1, **overrides: object) -> RunResult:
+    lines: list[str] = []
+    experiment = load_experiment(path, dict(overrides))
+    return run_experiment(experiment, out, device="cpu", workers=workers, say=lines.append)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_cache: Path, tiny_checkpoint: Path):
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "experiment.yaml"
+    path.write_text(
+        "format_version: 1\nname: tiny\n"
+        f"dataset: {{root: {tiny_dataset}}}\n"
+        f"arms: [partial, {{name: random, checkpoint: {tiny_checkpoint}}}, oracle]\n"
+        f"cache: {tiny_cache}\n"
+    )
+    return path, carry_out(path, folder / "run")
+
+
+@pytest.fixture
+def copied(finished, tmp_path: Path) -> tuple[Path, Path]:
+    path, result = finished
+    shutil.copytree(result.folder.root, tmp_path / "run")
+    return path, tmp_path / "run"
+
+
+def made(result: RunResult) -> dict[str, int]:
+    return {report.stage: report.made for report in result.stages}
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    kinds = (".npz", ".npy", ".parquet", ".csv")
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.suffix in kinds}
+
+
+def test_a_run_writes_what_it_promises(finished) -> None:
+    _, result = finished
+    root = result.folder.root
+    assert result.problems == ()
+    assert made(result) == {"observe": 2, "complete": 6, "generate": 6, "score": 6}
+    for arm in ("partial", "random", "oracle"):
+        dump = root / "arms" / arm / "dump" / "antipodal" / "scene_0100" / "realsense"
+        assert sorted(p.name for p in dump.glob("*.npy")) == ["0000.npy", "0128.npy"]
+        assert np.load(dump / "0000.npy").shape[1] == 17
+    utility = pd.read_csv(root / "tables" / "utility.csv")
+    assert set(utility["metric"]) == set(METRICS)
+    assert not utility.duplicated([*TABLE_KEYS, "metric"]).any()
+    assert (root / "report.html").stat().st_size > 10_000
+    summary = json.loads((root / "summary.json").read_text())
+    assert {row["arm"] for row in summary["utility"]} == {"partial", "random", "oracle"}
+    assert summary["dataset"]["scenes"] == 2 and summary["dataset"]["views"] == 4
+
+
+def test_utility_is_the_mean_over_scenes_of_the_mean_over_views(finished) -> None:
+    _, result = finished
+    views = pd.read_parquet(result.folder.tables / "views.parquet")
+    whole = views[(views["object"] == -1) & (views["arm"] == "oracle")]
+    by_hand = whole.groupby("scene")["feasible"].mean().mean()
+    utility = pd.read_csv(result.folder.tables / "utility.csv")
+    row = utility.query("arm == 'oracle' and split == 'all' and object == 'all' and metric == 'feasible'")
+    assert row["value"].item() == pytest.approx(by_hand, rel=1e-5)
+    assert row["n_scenes"].item() == 2 and row["n_views"].item() == 4
+
+
+def test_true_clouds_have_perfect_metrics(finished) -> None:
+    _, result = finished
+    table = pd.read_parquet(result.folder.tables / "completion_views.parquet")
+    oracle, partial = table[table["arm"] == "oracle"], table[table["arm"] == "partial"]
+    assert (oracle["coverage@5mm"] == 1).all() and (oracle["cd_l1"] == 0).all()
+    assert (partial["coverage@5mm"] < 0.9).all()
+    assert (partial["precision@5mm"] > 0.9).all()
+
+
+def test_a_second_run_makes_nothing_and_changes_nothing(copied) -> None:
+    path, out = copied
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.suffix in (".npz", ".npy", ".parquet", ".html")}
+    result = carry_out(path, out)
+    assert set(made(result).values()) == {0}
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_only_what_depends_on_a_change_is_made_again(copied) -> None:
+    path, out = copied
+    result = carry_out(path, out, density=0.004)
+    assert made(result) == {"observe": 0, "complete": 6, "generate": 6, "score": 6}
+    assert set(result.stages[1].stale.values()) == {"changed: density"}
+    again = carry_out(path, out, density=0.004, entry="generator")
+    assert made(again) == {"observe": 0, "complete": 0, "generate": 6, "score": 6}
+
+
+def test_a_new_arm_costs_only_itself(copied) -> None:
+    path, out = copied
+    checkpoint = load_experiment(path).arms[1].checkpoint
+    arms = ["partial", "oracle", {"name": "replaced", "checkpoint": checkpoint, "merge": "replace"}]
+    result = carry_out(path, out, arms=arms)
+    assert made(result) == {"observe": 0, "complete": 2, "generate": 2, "score": 2}
+
+
+def test_an_unfinished_unit_is_made_again_alike(copied, finished) -> None:
+    path, out = copied
+    unit = out / "arms" / "random" / "clouds" / "scene_0160" / "realsense"
+    (unit / "stamp.json").unlink()
+    (unit / "0000.npz").write_bytes(b"half")
+    result = carry_out(path, out)
+    assert made(result) == {"observe": 0, "complete": 1, "generate": 0, "score": 0}
+    assert snapshot(out) == snapshot(finished[1].folder.root)
+
+
+def test_results_do_not_depend_on_the_number_of_workers(finished, tmp_path: Path) -> None:
+    path, result = finished
+    carry_out(path, tmp_path / "run", workers=2)
+    assert snapshot(tmp_path / "run") == snapshot(result.folder.root)
+
+
+@pytest.fixture
+def damaged(tiny_dataset: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "damaged"
+    shutil.copytree(tiny_dataset, root)
+    return root
+
+
+def test_a_truncated_image_is_a_problem_and_the_rest_goes_on(finished, damaged: Path, tmp_path: Path) -> None:
+    image = damaged / "scenes" / "scene_0100" / "realsense" / "depth" / "0128.png"
+    image.write_bytes(image.read_bytes()[:1000])
+    path, _ = finished
+    result = carry_out(path, tmp_path / "run", **{"dataset.root": str(damaged)})
+    assert [(p["stage"], p["view"]) for p in result.problems] == [("observe", 128)]
+    assert "0128.png" in result.problems[0]["reason"] and "\n" not in result.problems[0]["reason"]
+    views = pd.read_parquet(result.folder.tables / "views.parquet")
+    assert sorted(views.query("arm == 'oracle' and object == -1")["view"]) == [0, 0, 128]
+    assert json.loads((tmp_path / "run" / "problems.json").read_text()) == list(result.problems)
+
+
+def test_all_zero_depth_gives_no_grasps_and_counts_as_zero(finished, damaged: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = damaged / "scenes" / "scene_0100" / "realsense" / "depth" / "0000.png"
+    Image.fromarray(np.zeros((720, 1280), np.uint16)).save(image)
+    path, _ = finished
+    result = carry_out(path, tmp_path / "run", **{"dataset.root": str(damaged)}, arms=["partial", "oracle"])
+    views = pd.read_parquet(result.folder.tables / "views.parquet")
+    blind = views.query("scene == 100 and view == 0 and object == -1")
+    assert len(blind) == 2 and (blind["feasible"] == 0).all() and (blind["ap"] == 0).all()
+    summary = json.loads(result.folder.summary.read_text())
+    assert summary["counts"]["views_without_grasps"]["oracle"] >= 1
+
+
+def test_a_network_that_gives_nan_is_rows_with_reasons(finished, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path, _ = finished
+    folder = tmp_path / "nan"
+    shutil.copytree(str(load_experiment(path).arms[1].checkpoint), folder)
+    weights = load_file(folder / "model.safetensors")
+    huge = {name: np.full(value.shape, 1e30, np.float32) for name, value in weights.items()}  # finite, but overflows
+    save_file(huge, folder / "model.safetensors")
+    arms = ["partial", {"name": "nan", "checkpoint": str(folder), "merge": "replace"}]
+    result = carry_out(path, tmp_path / "run", arms=arms)
+    assert result.problems and {p["stage"] for p in result.problems} == {"complete"}
+    assert all("not finite" in p["reason"] and p["object"] is not None for p in result.problems)
+    table = pd.read_parquet(result.folder.tables / "completion_views.parquet").query("arm == 'nan'")
+    assert (table["coverage@5mm"] == 0).all()
+    views = pd.read_parquet(result.folder.tables / "views.parquet")
+    assert (views.query("arm == 'nan'")["feasible"] == 0).all()
+
+
+def test_a_generator_that_raises_is_a_problem_a_view(finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from grasping import generators
+
+    def broken(*_: object) -> Grasps:
+        raise RuntimeError("no idea")
+
+    monkeypatch.setitem(generators.GENERATORS, "broken", lambda: broken)
+    path, _ = finished
+    result = carry_out(path, tmp_path / "run", arms=["partial"], generators=[{"name": "broken"}])
+    assert [p["reason"] for p in result.problems] == ["generator failed: RuntimeError: no idea"] * 4
+    views = pd.read_parquet(result.folder.tables / "views.parquet")
+    assert (views[list(METRICS)] == 0).all().all()
+    assert (result.folder.report).exists()
+
+
+def test_entry_decides_what_the_generator_and_its_filter_see(finished, tmp_path: Path, monkeypatch) -> None:
+    from grasping import generators
+
+    seen: list[tuple[int, int]] = []
+
+    def spy(cloud, ids, collision, *_: object) -> Grasps:
+        seen.append((len(cloud), len(collision)))
+        return Grasps.empty()
+
+    monkeypatch.setitem(generators.GENERATORS, "spy", lambda: spy)
+    path, _ = finished
+    sizes = {}
+    for entry in ("generator", "collision", "both"):
+        seen.clear()
+        arms = [{"name": "oracle", "completion": "truth", "entry": entry}]
+        carry_out(path, tmp_path / entry, arms=arms, generators=[{"name": "spy"}])
+        sizes[entry] = list(seen)
+    for generator, collision, both in zip(sizes["generator"], sizes["collision"], sizes["both"], strict=True):
+        assert generator[0] == both[0] > collision[0]
+        assert collision[1] == both[1] > generator[1]
