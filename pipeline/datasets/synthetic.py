@@ -16,6 +16,7 @@ parameters give the same bytes. A scene or a model that exists is finished: an i
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -125,6 +126,8 @@ def synthesize(
             done += 1
             if progress is not None:
                 progress(done, len(job.scenes) + len(used))
+    for leftover in out.glob("*/.*.tmp"):  # of a call that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     manifest = _manifest(job, identity, complete=True, members=members, graded=graded)
     write_json(out / "manifest.json", manifest)
     return manifest

@@ -134,6 +134,8 @@ def test_finished_is_left_alone_and_interrupted_goes_on(sample: Path, tmp_path: 
     (copy / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     shutil.rmtree(copy / "scenes/scene_0160")
     next((copy / "models").iterdir()).rename(tmp_path / "lost")
+    (copy / "scenes/.scene_0160.1.tmp/realsense").mkdir(parents=True)
+    (copy / "scenes/.scene_0160.1.tmp/object_id_list.txt").write_text("6")
     kept = copy / "scenes/scene_0100/object_id_list.txt"
     stamp = kept.stat().st_mtime_ns
     synthesize(copy, **SMALL, sdf="none", progress=lambda done, total: steps.append((done, total)))
