@@ -26,7 +26,8 @@ def clouds(batch: int, n: int, m: int, seed: int = 0, dtype: torch.dtype = torch
 
 def naive_indices(a: np.ndarray, b: np.ndarray) -> list[list[int]]:
     return [
-        [int(np.argmin([((p - q) ** 2).sum() for q in cloud_b])) for p in cloud_a] for cloud_a, cloud_b in zip(a, b)
+        [int(np.argmin([((p - q) ** 2).sum() for q in cloud_b])) for p in cloud_a]
+        for cloud_a, cloud_b in zip(a, b, strict=True)
     ]
 
 

@@ -1,0 +1,189 @@
+"""What a checkpoint is worth on objects that it never saw, beside two baselines that need no training.
+
+- ``partial``: the observation itself, as many points as the network puts out (all of it, and some twice, where it has
+  fewer);
+- ``nearest shape``: retrieval. Every training pair's true cloud, in the network frame of its own partial, is a
+  candidate; the candidate whose *partial* is closest to the observation (CD-L1 both ways) or whose *true cloud* covers
+  it best (mean distance from observation to candidate) is taken, whichever of the two rules has the lower mean CD on
+  the evaluated pairs. That choice looks at the truth, so the baseline is a little stronger than any that could be run.
+
+Reads pair files; returns a table and writes ``evaluation.json`` and the card into the checkpoint's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from completion.checkpoint import CARD, Checkpoint, load, write_text
+from completion.datasets.pairs import PairDataset, PairFile, read_pairs
+from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, metrics
+from completion.nearest import nearest_neighbours
+from completion.train import training_card
+
+EVALUATION = "evaluation.json"
+_COLUMNS = (
+    "coverage",
+    "spurious",
+    "precision",
+    "f1",
+    "coverage_5mm",
+    "spurious_5mm",
+    "f1_5mm",
+    "cd_l1",
+    "cd_l1_mm",
+    "cd_l2",
+)
+_CHUNK = 32
+# Points a cloud while candidates are searched; the chosen one is compared in full.
+_SEARCH_POINTS = 256
+
+Table = dict[str, dict[str, float]]
+
+
+def evaluate(
+    checkpoint: Checkpoint | str | Path,
+    pairs: str | Path,
+    training_pairs: Sequence[str | Path],
+    seed: int = 0,
+    most_candidates: int = 1000,
+    device: str = "auto",
+) -> Table:
+    """Rows ``partial``, ``nearest shape``, ``replace``, ``append``; columns are metrics averaged over pairs.
+
+    Columns: ``coverage``, ``precision``, ``spurious``, ``f1`` at τ = 0.03 of the network frame, the same with ``_5mm``
+    at 5 mm, ``cd_l1`` and ``cd_l2`` in the network frame, ``cd_l1_mm`` in millimetres. ``replace`` is the prediction
+    alone, ``append`` the prediction together with the observation.
+
+    Args:
+        checkpoint: loaded, or a folder or shipped name.
+        pairs: pair file of novel objects.
+        training_pairs: what the checkpoint was trained on, for the retrieval baseline.
+        seed: of the points that are drawn.
+        most_candidates: retrieval candidates; more training pairs are thinned at random.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load(checkpoint, device)
+    config = checkpoint.config
+    file = read_pairs(pairs)
+    observed, truth, scale, dense = _clouds(file, config["normalisation"], config["input_points"], 2048, seed)
+    candidates = _candidates([read_pairs(path) for path in training_pairs], config, most_candidates, seed)
+
+    where = next(checkpoint.network.parameters()).device
+    with torch.no_grad():
+        parts = [checkpoint.network(part.to(where)).fine.float().cpu() for part in observed.split(_CHUNK)]
+    predicted = torch.cat(parts)
+    retrieved = [_row(candidates[1][chosen], truth, scale) for chosen in _retrieve(observed, candidates)]
+    return {
+        "partial": _row(dense, truth, scale),
+        "nearest shape": min(retrieved, key=lambda row: row["cd_l1"]),
+        "replace": _row(predicted, truth, scale),
+        "append": _row(torch.cat([observed, predicted], dim=1), truth, scale),
+    }
+
+
+def write_evaluation(checkpoint: Checkpoint | str | Path, table: Table, pairs: str | Path) -> Path:
+    """Write ``evaluation.json`` and the card into the checkpoint's folder; returns the card's path."""
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load(checkpoint, "cpu")
+    file = read_pairs(pairs)
+    record = {"format_version": 1, "pairs": Path(pairs).name, "samples": len(file), "table": table}
+    write_text(checkpoint.path / EVALUATION, json.dumps(record, indent=2) + "\n")
+    card = training_card(checkpoint.path.name, dict(checkpoint.config))
+    write_text(checkpoint.path / CARD, card + "\n" + evaluation_text(table, file))
+    return checkpoint.path / CARD
+
+
+def verdicts(table: Table) -> list[str]:
+    """Plain sentences: does the prediction beat the partial in coverage and the nearest shape in CD?"""
+    comparisons = (
+        ("coverage at τ = 0.03", "coverage", "partial", "the partial cloud itself", 1),
+        ("coverage at 5 mm", "coverage_5mm", "partial", "the partial cloud itself", 1),
+        ("F1 at τ = 0.03", "f1", "partial", "the partial cloud itself", 1),
+        ("CD-L1", "cd_l1", "nearest shape", "the nearest training shape", -1),
+        ("CD-L1", "cd_l1", "partial", "the partial cloud itself", -1),
+    )
+    sentences = []
+    for label, column, row, name, sign in comparisons:
+        ours, theirs = table["replace"][column], table[row][column]
+        won = sign * (ours - theirs) > 0
+        sentences.append(
+            f"{'Beats' if won else '**Does not beat**'} {name} in {label} ({ours:.4f} against {theirs:.4f})."
+        )
+    return sentences
+
+
+def evaluation_text(table: Table, file: PairFile) -> str:
+    """The part of the card that holds the figures."""
+    lines = [
+        "## On objects it never saw",
+        "",
+        f"{len(file)} pairs of {len(np.unique(file.object_index))} objects (`{file.path.name}`), means over pairs.",
+        f"Coverage, precision, spurious (1 − precision), F1 at τ = {NETWORK_THRESHOLD} of the partial's diagonal and at",
+        f"{1000 * METRIC_THRESHOLD:g} mm; CD-L1 in diagonals and in mm, CD-L2 in squared diagonals; 2,048 true points.",
+        "`replace` is the prediction alone, `append` prediction and observation together (which flatters coverage),",
+        "`nearest shape` the retrieval baseline of `completion.evaluate`.",
+        "",
+        "| | " + " | ".join(_COLUMNS) + " |",
+        "|---|" + "---:|" * len(_COLUMNS),
+    ]
+    for name, row in table.items():
+        cells = (f"{row[column]:.5f}" if column == "cd_l2" else f"{row[column]:.4f}" for column in _COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {sentence}" for sentence in verdicts(table)), ""]
+    lines += ["One checkpoint a loss compares two checkpoints, not two losses.", ""]
+    return "\n".join(lines)
+
+
+def _clouds(file: PairFile, mode: str, points: int, target: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Normalised observations, truths, diagonals in metres ``(P,)``, and denser observations (``target`` points)."""
+    dataset = PairDataset([file], points, target, mode)
+    dense = PairDataset([file], target, target, mode)
+    drawn = [dataset.draw(i, np.random.default_rng([seed, 3, i])) for i in range(len(dataset))]
+    full = [dense.draw(i, np.random.default_rng([seed, 4, i])) for i in range(len(dense))]
+    return (
+        torch.from_numpy(np.stack([pair.partial for pair in drawn])),
+        torch.from_numpy(np.stack([pair.truth for pair in drawn])),
+        torch.tensor([pair.normalisation.scale for pair in drawn], dtype=torch.float32),
+        torch.from_numpy(np.stack([pair.partial for pair in full])),
+    )
+
+
+def _candidates(files: list[PairFile], config: Any, most: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Training pairs in the network frame: partials ``(C, search points, 3)`` and truths ``(C, 2048, 3)``."""
+    dataset = PairDataset(files, _SEARCH_POINTS, 2048, config["normalisation"])
+    chosen = np.sort(np.random.default_rng([seed, 5]).permutation(len(dataset))[:most])
+    drawn = [dataset.draw(int(i), np.random.default_rng([seed, 6, int(i)])) for i in chosen]
+    partials = torch.from_numpy(np.stack([pair.partial for pair in drawn]))
+    return partials, torch.from_numpy(np.stack([pair.truth for pair in drawn]))
+
+
+def _retrieve(observed: Tensor, candidates: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Index of the best candidate for each observation, by either rule of the module's docstring."""
+    partials, truths = candidates[0], candidates[1][:, :_SEARCH_POINTS].contiguous()
+    by_partial, by_truth = [], []
+    for cloud in observed[:, :_SEARCH_POINTS]:
+        one = cloud.expand(len(partials), -1, -1).contiguous()
+        near = nearest_neighbours(one, partials)
+        by_partial.append(int((near.dist_a.mean(1) + near.dist_b.mean(1)).argmin()))
+        by_truth.append(int(nearest_neighbours(one, truths).dist_a.mean(1).argmin()))
+    return torch.tensor(by_partial), torch.tensor(by_truth)
+
+
+def _row(prediction: Tensor, truth: Tensor, scale: Tensor) -> dict[str, float]:
+    """Means over pairs of all columns; clouds in the network frame, ``scale`` metres a unit."""
+    values: dict[str, list[Tensor]] = {}
+    for cloud, target, size in zip(prediction.split(_CHUNK), truth.split(_CHUNK), scale.split(_CHUNK), strict=True):
+        for name, value in metrics(cloud, target, NETWORK_THRESHOLD)._asdict().items():
+            values.setdefault(name, []).append(value)
+        metres = metrics(cloud * size[:, None, None], target * size[:, None, None], METRIC_THRESHOLD)
+        for name in ("coverage", "precision", "spurious", "f1"):
+            values.setdefault(f"{name}_5mm", []).append(getattr(metres, name))
+        values.setdefault("cd_l1_mm", []).append(1000 * metres.cd_l1)
+    return {name: round(torch.cat(parts).double().mean().item(), 6) for name, parts in values.items()}
