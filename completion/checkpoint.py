@@ -38,6 +38,7 @@ FORMAT_VERSION = 1
 FRAMES = ("table", "camera")
 PRETRAINED = Path(__file__).parent / "pretrained"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+EVALUATION = "evaluation.json"  # written by completion.evaluate
 _KEYS = ("network", "input_points", "output_points", "unit", "normalisation", "frame", "merge", "loss")
 
 
@@ -187,9 +188,9 @@ def save(
 
 
 def inspect(path_or_name: str | Path) -> dict[str, Any]:
-    """What a person wants to know of a checkpoint, without running it: configuration, sizes, hash; JSON data."""
+    """What a person wants to know of a checkpoint, without running it: configuration, sizes, hash, metrics; JSON data."""
     checkpoint = load(path_or_name, "cpu")
-    weights = checkpoint.path / WEIGHTS
+    weights, record = checkpoint.path / WEIGHTS, checkpoint.path / EVALUATION
     with safetensors.safe_open(weights, "pt") as file:
         stored = sorted({str(file.get_slice(key).get_dtype()) for key in file.keys()})  # noqa: SIM118
     return {
@@ -199,6 +200,7 @@ def inspect(path_or_name: str | Path) -> dict[str, Any]:
         "bytes": weights.stat().st_size,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "config": dict(checkpoint.config),
+        "evaluation": json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     }
 
 

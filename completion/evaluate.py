@@ -21,13 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from completion.checkpoint import CARD, Checkpoint, load, write_text
+from completion.checkpoint import CARD, EVALUATION, Checkpoint, load, write_text
 from completion.datasets.pairs import PairDataset, PairFile, read_pairs
 from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, metrics
 from completion.nearest import nearest_neighbours
 from completion.train import training_card
 
-EVALUATION = "evaluation.json"
 _COLUMNS = (
     "coverage",
     "spurious",
@@ -52,7 +51,7 @@ def evaluate(
     pairs: str | Path,
     training_pairs: Sequence[str | Path],
     seed: int = 0,
-    most_candidates: int = 1000,
+    most_candidates: int = 5000,
     device: str = "auto",
 ) -> Table:
     """Rows ``partial``, ``nearest shape``, ``replace``, ``append``; columns are metrics averaged over pairs.
@@ -125,8 +124,8 @@ def evaluation_text(table: Table, file: PairFile) -> str:
         "## On objects it never saw",
         "",
         f"{len(file)} pairs of {len(np.unique(file.object_index))} objects (`{file.path.name}`), means over pairs.",
-        f"Coverage, precision, spurious (1 − precision), F1 at τ = {NETWORK_THRESHOLD} of the partial's diagonal and at",
-        f"{1000 * METRIC_THRESHOLD:g} mm; CD-L1 in diagonals and in mm, CD-L2 in squared diagonals; 2,048 true points.",
+        f"Coverage, precision, spurious (1 − precision), F1 at τ = {NETWORK_THRESHOLD} of the partial's diagonal, and",
+        f"at {1000 * METRIC_THRESHOLD:g} mm; CD-L1 in diagonals and mm, CD-L2 in squared diagonals; 2,048 true points.",
         "`replace` is the prediction alone, `append` prediction and observation together (which flatters coverage),",
         "`nearest shape` the retrieval baseline of `completion.evaluate`.",
         "",

@@ -78,6 +78,8 @@ def train(
         network = build_network(config.network, "training configuration").to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     start = _resume(out, network, optimiser, description, device) if resume else 0
+    if start >= config.steps and (out / checkpoint.CONFIG).exists():
+        return out  # finished before; its card may hold an evaluation by now
     fine_loss, coarse_loss = _losses(config)
 
     last = config.steps if stop_after is None else min(stop_after, config.steps)
@@ -144,9 +146,6 @@ def fine_weight(config: TrainingConfig, step: int) -> float:
 
 def training_card(name: str, config: dict[str, Any]) -> str:
     """The card of a checkpoint that has not been evaluated yet; :mod:`completion.evaluate` writes the full one."""
-    training = config["training"]
-    data = ", ".join(f"{one['file']} (sha256 {one['sha256'][:12]})" for one in training["pairs"])
-    coarse = "the same loss" if training["coarse_loss"] == "same" else f"`{training['coarse_loss']}`"
     lines = [
         f"# {name}",
         "",
@@ -154,11 +153,18 @@ def training_card(name: str, config: dict[str, Any]) -> str:
         f"{config['output_points']} points, trained with `{config['loss']['name']}`.",
         "",
         f"- network parameters: `{json.dumps(config['network'].get('parameters', {}))}`",
-        f"- loss parameters: `{json.dumps(config['loss'].get('parameters', {}))}` (defaults where empty); "
-        f"the coarse stage is trained with {coarse} against the full truth",
+        f"- loss parameters: `{json.dumps(config['loss'].get('parameters', {}))}` (defaults where empty)",
         f"- clouds: metres, frame `{config['frame']}`, normalised from the `{config['normalisation']}` cloud, "
         f"merged by `{config['merge']}`",
-        f"- data: {data}",
+    ]
+    training = config.get("training")
+    if training is None:
+        return "\n".join([*lines, "- trained elsewhere: data, seed and schedule are not recorded", ""])
+    data = ", ".join(f"{one['file']} (sha256 {one['sha256'][:12]})" for one in training["pairs"])
+    coarse = "the same loss" if training["coarse_loss"] == "same" else f"`{training['coarse_loss']}`"
+    lines += [
+        f"- the coarse stage is trained with {coarse} against the full truth",
+        f"- data: {data}, augmented by `{json.dumps(training['augmentation'])}`",
         f"- seed {training['seed']}, {training['steps']} steps of {training['batch_size']} samples, Adam, peak rate "
         f"{training['learning_rate']:g}, cosine; gradient norm cut at {training['clip_norm']:g}",
         "",

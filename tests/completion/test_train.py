@@ -86,6 +86,14 @@ def test_the_checkpoint_says_what_inference_needs(write_pairs, tmp_path) -> None
         torch.testing.assert_close(checkpoint.network.state_dict()[key], value.half().float(), rtol=0, atol=0)
 
 
+def test_a_finished_run_is_left_alone(write_pairs, tmp_path) -> None:
+    setup = config(write_pairs())
+    out = train(setup, tmp_path / "out", "cpu", progress=False)
+    (out / "README.md").write_text("evaluated")
+    train(setup, out, "cpu", progress=False)
+    assert (out / "README.md").read_text() == "evaluated"
+
+
 def test_another_seed_gives_other_weights(write_pairs, tmp_path) -> None:
     pairs = write_pairs()
     one, other = (weights(train(config(pairs, seed=s), tmp_path / str(s), "cpu", progress=False)) for s in (0, 1))
@@ -172,6 +180,11 @@ def test_files_are_read_and_named(tmp_path) -> None:
 def test_a_configuration_survives_json(tmp_path) -> None:
     setup = config(tmp_path / "any.npz")
     assert parse_config(plain(setup)) == setup
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_training_file_is_valid(path: Path) -> None:
+    NETWORKS[load_config(path).network.name](**load_config(path).network.parameters)
 
 
 def test_shipped_training_files_differ_in_the_loss_alone() -> None:
