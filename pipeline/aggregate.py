@@ -164,7 +164,8 @@ def _with_means(completion: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
 def _scenes(per_view: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     """Return means over views, one row an arm, scene and object."""
     groups = per_view.groupby([*KEYS, "object"], as_index=False)
-    return groups[metrics].mean().merge(groups["view"].nunique().rename(columns={"view": "n_views"}))
+    counts = groups.agg(n_views=("view", "nunique"))
+    return groups[metrics].mean().merge(counts, on=[*KEYS, "object"])
 
 
 def _slices(scenes: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -254,12 +255,14 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
                 if arm.completion != "checkpoint" or not chosen:
                     continue
                 for metric in METRICS:
-                    sides = [
+                    own, low, high = (
                         wide.loc[name].loc[chosen, metric].to_numpy() for name in (arm.name, partial[0], oracle[0])
-                    ]
+                    )
                     strata = list(wide.loc[partial[0]].loc[chosen, "split"])
                     result = recovered_utility(
-                        *sides,
+                        own,
+                        low,
+                        high,
                         strata,
                         confidence=experiment.statistics.confidence,
                         draws=experiment.statistics.draws,

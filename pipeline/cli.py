@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -247,21 +249,28 @@ def dataset_synthesize(
 
 
 def _synthesize(out: Path, workers: int, *, preset: str, **overrides: Any) -> None:
-    from tqdm import tqdm
-
     from pipeline.datasets.synthetic import PRESETS, synthesize
 
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; one of {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
-    with tqdm(desc="synthesize", unit="step", dynamic_ncols=True) as bar:
+    with _progress("synthesize", "step") as progress:
+        synthesize(out, **{**vars(PRESETS[preset]), **given}, workers=_workers(workers), progress=progress)
+    print(f"dataset    {out}", flush=True)
 
-        def progress(done: int, total: int) -> None:
+
+@contextmanager
+def _progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar that a function moves by telling how much is done, and of how much."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit=unit, dynamic_ncols=True) as bar:
+
+        def told(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        synthesize(out, **{**vars(PRESETS[preset]), **given}, workers=_workers(workers), progress=progress)
-    print(f"dataset    {out}", flush=True)
+        yield told
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:
@@ -288,7 +297,9 @@ def dataset_check(
     from pipeline import console
     from pipeline.datasets.check import check_dataset
 
-    if console.show_check(root, check_dataset(root, camera)):
+    with _progress("check", "view") as progress:
+        problems = check_dataset(root, camera, progress=progress)
+    if console.show_check(root, problems):
         raise typer.Exit(1)
 
 
@@ -304,8 +315,6 @@ def dataset_pairs(
     workers: Workers = 0,
 ) -> None:
     """Turn posed models and views into (partial, complete) training pairs."""
-    from tqdm import tqdm
-
     from pipeline.datasets.graspnet import GraspNetDataset
     from pipeline.pairs import make_pairs
 
@@ -313,13 +322,8 @@ def dataset_pairs(
     scenes = dataset.scene_ids(split)
     if not scenes:
         raise ValueError(f"{root}: no scene of split {split!r} for camera {camera!r}; choose another --split")
-    with tqdm(desc="pairs", unit="view", dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        views = None if every == 1 else dataset.view_ids(scenes[0])[::every]
+    views = None if every == 1 else dataset.view_ids(scenes[0])[::every]
+    with _progress("pairs", "view") as progress:
         made = make_pairs(dataset, scenes, views, out, workers=_workers(workers), progress=progress)
     print(f"pairs      {made.path}: {made.pairs} pairs of {made.objects} objects")
 

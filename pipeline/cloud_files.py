@@ -62,13 +62,14 @@ class Observation:
 
 def save_clouds(path: Path, clouds: ObjectClouds) -> None:
     with atomic_write(path) as stream:
-        np.savez(stream, **_arrays(clouds))
+        np.savez(stream, allow_pickle=False, **_arrays(clouds))
 
 
 def save_observation(path: Path, observation: Observation) -> None:
     with atomic_write(path) as stream:
         np.savez(
             stream,
+            allow_pickle=False,
             **_arrays(observation.objects),
             background=observation.background.astype(np.float32),
             T_table_camera=observation.T_table_camera,

@@ -8,7 +8,7 @@ Writes
     row a view, also where there is no grasp at all.
 
 No torch and no open3d here, so that workers start fast; distances inside models are made beforehand, by
-:func:`prepare_models`.
+:func:`_prepare_models`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from grasping import protocol
 from grasping.geometry import ObjectGeometry, load_object
 from grasping.grasps import GraspFileError, Grasps
-from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp
+from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp, why_stale
 from pipeline.config import Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
 from pipeline.engine import run_units
@@ -87,27 +87,23 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, worke
         for unit in units
     ]
     hashes.save()
+    jobs = [plan.job for plan in plans if plan.blocked is None and why_stale(plan.stamp, plan.made_from) is not None]
+    _prepare_models(jobs, workers)
     return carry_out("score", score_unit, plans, workers=workers)
 
 
-def prepare_models(experiment: Experiment, units: list[SceneUnit], *, workers: int) -> list[str]:
-    """Make the signed distances that the dataset lacks, once an object, into the cache.
+def _prepare_models(jobs: list[Job], workers: int) -> None:
+    """Read every model once into the cache, making the signed distances that the dataset lacks.
 
-    Returns:
-        One line for each model that cannot be used.
+    Otherwise workers that meet the same object first would each do it. A model that cannot be used is not reported
+    here: every unit that needs it fails, with the reason.
     """
-    problems: list[str] = []
-    jobs: dict[int, Path] = {}
-    for unit in units:
-        dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
-        try:
-            jobs.update({object_id: dataset.model_dir(object_id) for object_id in dataset.object_ids(unit.scene)})
-        except DatasetError as error:
-            problems.append(str(error))
-    cache = experiment.cache_folder()
-    arguments = [(f"model {i:03d}", (folder, i, cache)) for i, folder in sorted(jobs.items())]
-    outcomes = run_units(_prepare_model, arguments, workers=workers, title="models   ")
-    return problems + [f"{outcome.label}: {outcome.error}" for outcome in outcomes if outcome.error is not None]
+    wanted: dict[tuple[Path, int, Path], None] = {}
+    for job in jobs:
+        dataset = GraspNetDataset(job.root, job.unit.camera)
+        for object_id in dataset.object_ids(job.unit.scene):
+            wanted[(dataset.model_dir(object_id), object_id, job.cache)] = None
+    run_units(_prepare_model, [(f"model {key[1]:03d}", key) for key in wanted], workers=workers, title="models   ")
 
 
 def _prepare_model(argument: tuple[Path, int, Path]) -> None:

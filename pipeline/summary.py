@@ -111,7 +111,7 @@ def read(folder: RunFolder) -> dict[str, Any] | None:
 def is_current(experiment: Experiment, folder: RunFolder) -> bool:
     """Say whether the summary was made from exactly what now lies in the run folder."""
     summary = read(folder)
-    return bool(summary) and summary["provenance"]["fingerprint"] == _state(experiment, folder)
+    return summary is not None and summary["provenance"]["fingerprint"] == _state(experiment, folder)
 
 
 def _state(experiment: Experiment, folder: RunFolder) -> str:
