@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from grasping.utility import view_utility
 from tqdm import tqdm
 
+from grasping.utility import view_utility
 from pipeline.artifacts import ArtifactError, atomic_write, read_stamp
 from pipeline.complete import METRICS_FILE
 from pipeline.config import METRICS, Experiment
@@ -42,6 +42,10 @@ from pipeline.statistics import recovered_utility, scene_mean
 
 WHOLE = "all"
 KEYS = ["arm", "generator", "scorer", "camera", "split", "scene"]
+COMPARISON_COLUMNS = [
+    *("arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric"),
+    *("difference", "ci_low", "ci_high", "n_scenes", "n_views"),
+]
 TABLE_KEYS = ["arm", "generator", "scorer", "camera", "split", "object"]
 
 
@@ -71,13 +75,11 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Table
     utility = _estimates(per_view, list(METRICS), statistics.confidence)
     metrics = [name for name in completion_views.columns if name not in (*KEYS, "view", "object", "status")]
     completion = _estimates(_with_means(completion_views, metrics), metrics, statistics.confidence)
-    comparisons = pd.concat(
-        [
-            _comparisons(experiment, per_view, list(METRICS)),
-            _comparisons(experiment, _with_means(completion_views, metrics), metrics),
-        ],
-        ignore_index=True,
-    )
+    differences = [
+        _comparisons(experiment, per_view, list(METRICS)),
+        _comparisons(experiment, _with_means(completion_views, metrics), metrics),
+    ]
+    comparisons = pd.concat(differences, ignore_index=True)
     recovered = _recovered(experiment, per_view)
     tables = Tables(grasps, per_view, completion_views, utility, completion, comparisons, recovered)
     _write(tables, run)
@@ -235,7 +237,7 @@ def _comparisons(experiment: Experiment, per_view: pd.DataFrame, metrics: list[s
                         "n_views": int(known["n_views"].sum()),
                     }
                 )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
 def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:

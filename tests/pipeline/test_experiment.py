@@ -13,13 +13,14 @@ import pytest
 from grasping.grasps import Grasps
 from pipeline.aggregate import TABLE_KEYS
 from pipeline.config import METRICS, load_experiment
-from pipeline.experiment import RunResult, run_experiment
+from pipeline.experiment import STAGES, RunResult, run_experiment
 
 
-def carry_out(path: Path, out: Path, *, workers: int = 1, **overrides: object) -> RunResult:
+def carry_out(path: Path, out: Path, *, workers: int = 1, report: bool = False, **overrides: object) -> RunResult:
     lines: list[str] = []
     experiment = load_experiment(path, dict(overrides))
-    return run_experiment(experiment, out, device="cpu", workers=workers, say=lines.append)
+    stages = STAGES if report else STAGES[:-1]  # pictures take longer than all the rest
+    return run_experiment(experiment, out, device="cpu", workers=workers, stages=stages, say=lines.append)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_
         f"arms: [partial, {{name: random, checkpoint: {tiny_checkpoint}}}, oracle]\n"
         f"cache: {tiny_cache}\n"
     )
-    return path, carry_out(path, folder / "run")
+    return path, carry_out(path, folder / "run", report=True)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_true_clouds_have_perfect_metrics(finished) -> None:
 def test_a_second_run_makes_nothing_and_changes_nothing(copied) -> None:
     path, out = copied
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.suffix in (".npz", ".npy", ".parquet", ".html")}
-    result = carry_out(path, out)
+    result = carry_out(path, out, report=True)
     assert set(made(result).values()) == {0}
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
@@ -190,7 +191,7 @@ def test_a_generator_that_raises_is_a_problem_a_view(finished, tmp_path: Path, m
 
     monkeypatch.setitem(generators.GENERATORS, "broken", lambda: broken)
     path, _ = finished
-    result = carry_out(path, tmp_path / "run", arms=["partial"], generators=[{"name": "broken"}])
+    result = carry_out(path, tmp_path / "run", arms=["partial"], generators=[{"name": "broken"}], report=True)
     assert [p["reason"] for p in result.problems] == ["generator failed: RuntimeError: no idea"] * 4
     views = pd.read_parquet(result.folder.tables / "views.parquet")
     assert (views[list(METRICS)] == 0).all().all()
