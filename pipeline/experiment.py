@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import read_stamp, run_lock, write_json
-from pipeline.config import Experiment
+from pipeline.config import ConfigError, Experiment
 from pipeline.run_folder import STAMP, RunFolder, StageReport
 
 STAGES = ("observe", "complete", "generate", "score", "aggregate", "report")
@@ -95,6 +95,11 @@ def _check_parts(experiment: Experiment, device: str) -> None:
 
     for arm in experiment.arms:
         describe_arm(arm, device)
+    if "graspnetapi" in experiment.scorers:
+        from grasping import reference
+
+        if not reference.available():
+            raise ConfigError("scorer 'graspnetapi' is not installed; run scripts/install_referee.sh, or drop it")
     for generator in experiment.generators:
         make_generator(generator.name, **generator.parameters)
 

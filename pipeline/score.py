@@ -191,7 +191,8 @@ def _score_view(
     if job.scorer == "graspnetapi":
         from grasping import reference
 
-        score = reference.score_view_reference(grasps, objects, T_camera_object, T_camera_table)
+        # Every candidate, not the protocol's fifty alone: feasible grasps are counted over all of them.
+        score = reference.score_view_reference(grasps, objects, T_camera_object, T_camera_table, every_candidate=True)
     else:
         score = protocol.score_view(grasps, objects, T_camera_object, T_camera_table)
     count = len(score.index)

@@ -218,3 +218,24 @@ def test_entry_decides_what_the_generator_and_its_filter_see(finished, tmp_path:
     for generator, collision, both in zip(sizes["generator"], sizes["collision"], sizes["both"], strict=True):
         assert generator[0] == both[0] > collision[0]
         assert collision[1] == both[1] > generator[1]
+
+
+@pytest.mark.graspnetapi
+def test_the_referee_as_a_scorer_gives_the_same_utility(finished, tmp_path: Path) -> None:
+    pytest.importorskip("graspnetAPI", reason="install it with scripts/install_referee.sh")
+    path, _ = finished
+    result = carry_out(
+        path, tmp_path / "run", arms=["partial", "oracle"], scorers=["analytic", "graspnetapi"], workers=2
+    )
+    assert result.problems == ()
+    grasps = pd.read_parquet(result.folder.tables / "grasps.parquet")
+    keys = ["arm", "scene", "view", "row"]
+    ours, theirs = (
+        grasps[grasps["scorer"] == name].set_index(keys).sort_index().drop(columns=["scorer", "rank"])
+        for name in ("analytic", "graspnetapi")
+    )
+    assert len(ours) > 200
+    pd.testing.assert_frame_equal(ours, theirs)
+    utility = pd.read_csv(result.folder.tables / "utility.csv")
+    ours, theirs = (utility[utility["scorer"] == name]["value"].to_numpy() for name in ("analytic", "graspnetapi"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
