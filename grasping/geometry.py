@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ MODEL_VOXEL = 0.008
 """Voxel edge (metres) at which the protocol samples object models."""
 
 GRID_CELLS, GRID_PADDING = 100, 5
-_GRID_VERSION = 1  # raise when make_signed_distance_grid gives other numbers
+_GRID_VERSION = 2  # raise when make_signed_distance_grid gives other numbers
 _SAMPLE_VERSION = 1  # raise when sample_model_points does
 
 
@@ -54,7 +54,7 @@ class ObjectGeometry:
     """
 
     object_id: int
-    points: FloatArray
+    points: FloatArray = field(repr=False)
     sdf: SignedDistanceGrid | None
 
 

@@ -44,6 +44,8 @@ class Grasps:
     def __getitem__(self, index: ArrayLike | slice) -> Grasps:
         """Select grasps by a slice, a mask or an index array (never a single integer)."""
         key = index if isinstance(index, slice) else np.asarray(index)
+        if not isinstance(key, slice) and key.size == 0 and key.dtype != bool:
+            key = key.astype(np.intp)  # an empty list is an array of floats
         return Grasps(**{f.name: getattr(self, f.name)[key] for f in fields(self)})
 
     @classmethod
@@ -67,7 +69,7 @@ class Grasps:
         if a.ndim != 2 or a.shape[1] != COLUMNS:
             raise ValueError(f"expected an (N, {COLUMNS}) array of grasps, got shape {a.shape}")
         with np.errstate(invalid="ignore"):
-            object_id = np.where(np.isfinite(a[:, 16]), a[:, 16], -1).astype(np.int64)
+            object_id = np.where(np.abs(a[:, 16]) < 2**53, a[:, 16], -1).astype(np.int64)  # also NaN becomes -1
         return cls(
             confidence=a[:, 0],
             width=a[:, 1],

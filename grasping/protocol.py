@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasping.collision import collide_in_boxes
+from grasping.collision import collide_in_groups, lattice_in_box, points_in_box
 from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, find_contacts
 from grasping.force_closure import FRICTIONS, minimum_friction, required_angle
 from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry
@@ -107,11 +107,16 @@ class ViewScore:
         return len(self.index)
 
 
+def _table_axes() -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Positions of the table's points along x, y and z of the table frame."""
+    x, y, z = (np.linspace(0, side, int(side / TABLE_GRID)) for side in TABLE_SIZE)
+    return x - TABLE_SIZE[0] / 2, y - TABLE_SIZE[1] / 2, z - TABLE_SIZE[2]
+
+
 def table_points(T_camera_table: ArrayLike) -> FloatArray:
     """The protocol's table: a slab of points below the table top, ``(T, 3)`` metres in the camera frame."""
-    x, y, z = (np.linspace(0, side, int(side / TABLE_GRID)) for side in TABLE_SIZE)
-    grid = np.stack(np.meshgrid(x, y, z, indexing="xy"), axis=-1).reshape(-1, 3)
-    return transform_points(T_camera_table, grid - [TABLE_SIZE[0] / 2, TABLE_SIZE[1] / 2, TABLE_SIZE[2]])
+    grid = np.stack(np.meshgrid(*_table_axes(), indexing="xy"), axis=-1).reshape(-1, 3)
+    return transform_points(T_camera_table, grid)
 
 
 def score_view(
@@ -177,20 +182,35 @@ def assign(translations: FloatArray, models: Sequence[FloatArray]) -> NDArray[np
     owner = np.repeat(np.arange(len(models)), [len(m) for m in models])
     if len(translations) == 0 or len(owner) == 0:
         return np.zeros(len(translations), np.int64)
-    return owner[_nearest(np.ascontiguousarray(translations), np.concatenate(models))]
+    points = np.concatenate(models)
+    order = np.argsort(points[:, 0], kind="stable")
+    return owner[_nearest(np.ascontiguousarray(translations), points[order], order)]
 
 
 @numba.njit(cache=True, nogil=True)
-def _nearest(queries: FloatArray, points: FloatArray) -> NDArray[np.int64]:
+def _nearest(queries: FloatArray, points: FloatArray, number: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of the nearest point, the least of several; points ascend in x, number says what each is called."""
     out = np.empty(len(queries), np.int64)
     for i in range(len(queries)):
         x, y, z = queries[i, 0], queries[i, 1], queries[i, 2]
         best, where = np.inf, 0
-        for j in range(len(points)):
+        right = np.searchsorted(points[:, 0], x)
+        left = right - 1
+        while True:  # outwards along x, until the way there alone is too long
+            near_right = right < len(points) and (points[right, 0] - x) ** 2 <= best
+            near_left = left >= 0 and (points[left, 0] - x) ** 2 <= best
+            if near_right:
+                j = right
+                right += 1
+            elif near_left:
+                j = left
+                left -= 1
+            else:
+                break
             dx, dy, dz = x - points[j, 0], y - points[j, 1], z - points[j, 2]
             d = dx * dx + dy * dy + dz * dz
-            if d < best:
-                best, where = d, j
+            if d < best or (d == best and number[j] < where):
+                best, where = d, number[j]
         out[i] = where
     return out
 
@@ -215,16 +235,15 @@ def collisions(
     grasps: Grasps, assigned: NDArray[np.int64], models: Sequence[FloatArray], T_camera_table: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Test grasps against models and table near their object; ``collided`` and ``empty``, each ``(S,)``."""
-    if len(grasps) == 0:
-        return np.zeros(0, bool), np.zeros(0, bool)
-    scene = np.concatenate([*models, table_points(T_camera_table)])
-    boxes = np.array(
-        [
-            [m.min(axis=0) - WORKSPACE_MARGIN, m.max(axis=0) + WORKSPACE_MARGIN] if len(m) else np.zeros((2, 3))
-            for m in models
-        ]
-    )
-    return collide_in_boxes(scene, grasps, assigned, boxes, MINIMUM_INSIDE)
+    scene, axes = np.concatenate(list(models)), _table_axes()
+    T = np.asarray(T_camera_table, dtype=np.float64)
+    present = set(np.unique(assigned).tolist())
+    clouds = [np.zeros((0, 3))] * len(models)
+    for k, model in enumerate(models):
+        if k in present and len(model):
+            low, high = model.min(axis=0) - WORKSPACE_MARGIN, model.max(axis=0) + WORKSPACE_MARGIN
+            clouds[k] = np.concatenate([points_in_box(scene, low, high), lattice_in_box(T, axes, low, high)])
+    return collide_in_groups(clouds, grasps, assigned, MINIMUM_INSIDE)
 
 
 def _close(

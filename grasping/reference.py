@@ -51,7 +51,7 @@ class _Referee:
     sdf: Any
     mesh: Any
     graspable: Any
-    quality: Any
+    grasp_type: Any
 
 
 @functools.cache
@@ -69,7 +69,7 @@ def _load() -> _Referee:
             sdf=import_module(f"{_DEXNET}.meshpy.sdf"),
             mesh=import_module(f"{_DEXNET}.meshpy.mesh"),
             graspable=import_module(f"{_DEXNET}.graspable_object"),
-            quality=import_module(f"{_DEXNET}.grasp_quality_config"),
+            grasp_type=import_module(f"{_DEXNET}.grasp").ParallelJawPtGrasp3D,
         )
         import_module("grasp_nms")
     except ImportError as error:

@@ -21,7 +21,11 @@ def confidence_order(grasps: Grasps) -> NDArray[np.intp]:
     Returns:
         ``(N,)`` row numbers. Rows alike in all seventeen columns keep their order: nothing tells them apart.
     """
-    columns = grasps.to_array() + 0.0  # -0.0 becomes 0.0
+    order = np.argsort(-grasps.confidence, kind="stable")
+    ranked = grasps.confidence[order]
+    if (ranked[1:] != ranked[:-1]).all():
+        return order
+    columns = grasps.to_array()
     columns[:, 0] *= -1
     return np.lexsort(columns.T[::-1])
 
