@@ -188,7 +188,7 @@ def save(
 
 
 def inspect(path_or_name: str | Path) -> dict[str, Any]:
-    """What a person wants to know of a checkpoint, without running it: configuration, sizes, hash, metrics; JSON data."""
+    """What a person wants to know of a checkpoint: configuration, sizes, hash, metrics; JSON data."""
     checkpoint = load(path_or_name, "cpu")
     weights, record = checkpoint.path / WEIGHTS, checkpoint.path / EVALUATION
     with safetensors.safe_open(weights, "pt") as file:

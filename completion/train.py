@@ -3,7 +3,9 @@
 Reads pair files (:mod:`completion.datasets.pairs`) and a :class:`~completion.configuration.TrainingConfig`. Writes into
 one folder: ``training.pt`` (the resume file), ``log.csv``, and at the end a checkpoint (:mod:`completion.checkpoint`).
 
-A step's data depend on (seed, step) alone, so the resume file holds weights and optimiser and no generator's state.
+A step's data depend on (seed, step) alone, so the resume file holds weights and optimiser and no generator's state. On
+the CPU a resumed run ends with the same bits (at the same number of threads); on CUDA, where sums have no fixed order,
+with the same values to rounding.
 """
 
 from __future__ import annotations
