@@ -43,17 +43,24 @@ def metrics(prediction: Tensor, target: Tensor, threshold: float) -> Metrics:
     A prediction that is not finite has precision and coverage 0 there and NaN distances.
     """
     near = nearest_neighbours(prediction, target)
-    coverage = (near.dist_b <= threshold).to(prediction.dtype).mean(dim=1)
-    precision = (near.dist_a <= threshold).to(prediction.dtype).mean(dim=1)
+    return from_distances(near.dist_a, near.dist_b, threshold)
+
+
+def from_distances(dist_a: Tensor, dist_b: Tensor, threshold: float) -> Metrics:
+    """The same from nearest-neighbour distances ``(B, N)`` of the prediction and ``(B, M)`` of the truth.
+
+    Distances scale with their unit, so that one search serves several units.
+    """
+    coverage = (dist_b <= threshold).to(dist_b.dtype).mean(dim=1)
+    precision = (dist_a <= threshold).to(dist_a.dtype).mean(dim=1)
     both = coverage + precision
-    mean_a, mean_b = near.dist_a.mean(dim=1), near.dist_b.mean(dim=1)
     return Metrics(
         coverage=coverage,
         precision=precision,
         spurious=1 - precision,
         f1=torch.where(both > 0, 2 * coverage * precision / both.clamp_min(torch.finfo(both.dtype).tiny), 0.0),
-        cd_l1=0.5 * (mean_a + mean_b),
-        cd_l2=near.dist_a.square().mean(dim=1) + near.dist_b.square().mean(dim=1),
+        cd_l1=0.5 * (dist_a.mean(dim=1) + dist_b.mean(dim=1)),
+        cd_l2=dist_a.square().mean(dim=1) + dist_b.square().mean(dim=1),
     )
 
 

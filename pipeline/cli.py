@@ -26,6 +26,7 @@ checkpoint_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
 
+INTERRUPTED = 130
 MAIN, STAGES, DATA = "Main job", "Single stages of an experiment", "Data and networks"
 
 
@@ -49,8 +50,10 @@ def main() -> None:
     """Run the command line: bad input ends in one line and status 2, Ctrl-C in one line and status 130."""
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(_fail("interrupted; what is finished is kept, the same command goes on from there", 130))
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into a silent exit
+            _fail("interrupted; what is finished is kept, the same command goes on from there", INTERRUPTED)
+        raise
     except (ValueError, OSError) as error:
         sys.exit(_fail(" ".join(str(error).split()), 2))
 

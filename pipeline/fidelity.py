@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, cloud_metrics
+from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, from_distances
+from completion.nearest import nearest_neighbours
 from completion.normalize import normalisation
 
 _NAMES = ("coverage", "spurious", "precision", "f1")
@@ -38,13 +39,16 @@ def fidelity(
         return missing
     if len(cloud) == 0:
         return {**missing, "coverage@0.03": 0.0, "f1@0.03": 0.0, "coverage@5mm": 0.0, "f1@5mm": 0.0}
-    metric = cloud_metrics(cloud, truth, METRIC_THRESHOLD)
-    values: dict[str, float | None] = {f"{name}@5mm": metric[name] for name in _NAMES}
-    values["cd_l1_mm"] = metric["cd_l1"] * 1000
+    one, other = (torch.as_tensor(points, dtype=torch.float32)[None] for points in (cloud, truth))
+    near = nearest_neighbours(one, other)
+    metric = from_distances(near.dist_a, near.dist_b, METRIC_THRESHOLD)
+    values: dict[str, float | None] = {f"{name}@5mm": float(getattr(metric, name)) for name in _NAMES}
+    values["cd_l1_mm"] = float(metric.cd_l1) * 1000
     try:
-        frame = normalisation("partial", partial)
+        scale = normalisation("partial", partial).scale
     except ValueError:  # a single point has no diagonal to measure by
         return {**missing, **values}
-    relative = cloud_metrics(frame.to_network(cloud), frame.to_network(truth), NETWORK_THRESHOLD)
-    values.update({f"{name}@0.03": relative[name] for name in _NAMES})
-    return {name: {**values, "cd_l1": relative["cd_l1"], "cd_l2": relative["cd_l2"]}[name] for name in FIDELITY}
+    relative = from_distances(near.dist_a / scale, near.dist_b / scale, NETWORK_THRESHOLD)
+    values |= {f"{name}@0.03": float(getattr(relative, name)) for name in _NAMES}
+    values |= {"cd_l1": float(relative.cd_l1), "cd_l2": float(relative.cd_l2)}
+    return {name: values[name] for name in FIDELITY}
