@@ -1,0 +1,33 @@
+"""Stage: tables -> one self-contained HTML page.
+
+Reads
+    ``summary.json``, ``problems.json``, ``tables/``; for the pictures ``observations/``, ``arms/*/clouds/`` and
+    ``arms/*/dump/``.
+Writes
+    ``report.html``: opens from disk, asks the network for nothing, follows the reader's light or dark scheme.
+
+Rooms: :mod:`.inputs` reads, :mod:`.answer` says it in words, :mod:`.tables`, :mod:`.figures` and :mod:`.pictures` show
+it, :mod:`.page` puts the page together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.artifacts import atomic_write
+from pipeline.config import Experiment
+from pipeline.run_folder import RunFolder
+
+
+def run(experiment: Experiment, folder: RunFolder) -> Path:
+    """Write the report of a run that is aggregated; return its path.
+
+    Raises:
+        ArtifactError: if the run has no summary or lacks one of its tables.
+    """
+    from pipeline.report import inputs, page
+
+    text = page.render(inputs.read(experiment, folder))
+    with atomic_write(folder.report, "w") as stream:
+        stream.write(text)
+    return folder.report

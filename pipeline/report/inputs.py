@@ -1,0 +1,166 @@
+"""Everything that the report reads, read once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from pipeline import summary
+from pipeline.aggregate import WHOLE
+from pipeline.artifacts import ArtifactError
+from pipeline.config import Experiment
+from pipeline.run_folder import STAMP, RunFolder
+
+_TEXT = ("arm", "arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric", "reason")
+_GRASP_COLUMNS = [
+    *("arm", "generator", "scorer", "camera", "split", "scene", "view"),
+    *("row", "rank", "width", "kept", "min_friction", "reason"),
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of generating and scoring: utilities of two settings are never mixed."""
+
+    generator: str
+    scorer: str
+    camera: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.camera} · generator {self.generator} · scorer {self.scorer}"
+
+    def of(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of this setting."""
+        chosen = (
+            (table["generator"] == self.generator) & (table["scorer"] == self.scorer) & (table["camera"] == self.camera)
+        )
+        return table[chosen]
+
+    def completion_of(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of this setting's camera that belong to no generator: the completion metrics."""
+        return table[(table["generator"] == "") & (table["camera"] == self.camera)]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run as the report needs it; the tables are those of :mod:`pipeline.aggregate`."""
+
+    experiment: Experiment
+    folder: RunFolder
+    summary: dict[str, Any]
+    utility: pd.DataFrame
+    completion: pd.DataFrame
+    comparisons: pd.DataFrame
+    recovered: pd.DataFrame
+    grasps: pd.DataFrame
+    views: pd.DataFrame
+    problems: list[dict[str, Any]] | None
+    seconds: dict[str, float]
+    object_names: dict[str, str]
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms that have results, in the experiment's order."""
+        present = set(self.utility["arm"])
+        return [arm.name for arm in self.experiment.arms if arm.name in present]
+
+    @property
+    def settings(self) -> list[Setting]:
+        keys = self.utility[["generator", "scorer", "camera"]].drop_duplicates()
+        return [Setting(*row) for row in keys.itertuples(index=False, name=None)]
+
+    @property
+    def splits(self) -> list[str]:
+        return sorted(set(self.utility["split"]) - {WHOLE})
+
+    @property
+    def compared(self) -> list[tuple[str, str]]:
+        """Pairs with results, in the experiment's order."""
+        present = set(zip(self.comparisons["arm_a"], self.comparisons["arm_b"], strict=True))
+        return [pair for pair in self.experiment.compared() if pair in present]
+
+    def completion_kind(self, arm: str) -> str:
+        return next(item.completion for item in self.experiment.arms if item.name == arm)
+
+
+def read(experiment: Experiment, folder: RunFolder) -> RunData:
+    """Read a run's tables.
+
+    Raises:
+        ArtifactError: if the run is not aggregated.
+    """
+    content = summary.read(folder)
+    if content is None:
+        raise ArtifactError(f"{folder.summary}: missing or broken; run `aggregate` first")
+    try:
+        problems = json.loads(folder.problems.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        problems = None
+    return RunData(
+        experiment=experiment,
+        folder=folder,
+        summary=content,
+        utility=_csv(folder.tables / "utility.csv"),
+        completion=_csv(folder.tables / "completion.csv"),
+        comparisons=_csv(folder.tables / "comparisons.csv"),
+        recovered=_csv(folder.tables / "recovered.csv"),
+        grasps=_parquet(folder.tables / "grasps.parquet", _GRASP_COLUMNS),
+        views=_parquet(folder.tables / "views.parquet"),
+        problems=problems,
+        seconds=_seconds(folder),
+        object_names=_object_names(experiment.dataset.root),
+    )
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    _require(path)
+    # Only an empty field is a missing one: an arm may be called `NA`.
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=[*_TEXT, "value", "difference", "ci_low", "ci_high", "n_scenes", "n_views"])
+    text = [name for name in _TEXT if name in table.columns]
+    table[text] = table[text].fillna("")
+    return table
+
+
+def _parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a table with its texts as categories: a large run has tens of millions of grasps."""
+    _require(path)
+    try:
+        return pq.read_table(path, columns=columns, read_dictionary=list(_TEXT)).to_pandas()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such table; run `aggregate` first")
+
+
+def _seconds(folder: RunFolder) -> dict[str, float]:
+    """Return the seconds that each stage's finished units took, summed over units."""
+    seconds: dict[str, float] = {}
+    for path in folder.root.glob(f"**/{STAMP}"):
+        try:
+            stamp = json.loads(path.read_text(encoding="utf-8"))
+            stage = str(stamp["made_from"]["stage"])
+            seconds[stage] = seconds.get(stage, 0.0) + float(stamp["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # an unfinished unit; its problem is on record
+    return seconds
+
+
+def _object_names(root: Path) -> dict[str, str]:
+    """Return names of objects by number, where the dataset's manifest tells them."""
+    try:
+        objects = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["objects"]
+        return {str(int(number)): str(entry["name"]) for number, entry in objects.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

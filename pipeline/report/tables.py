@@ -1,0 +1,268 @@
+"""The tables of the page: plain cells, which the template draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pipeline.aggregate import WHOLE
+from pipeline.report.inputs import RunData, Setting
+from pipeline.report.metrics import NOT_AVAILABLE, Metric, is_known, metric, order
+
+MOST_PROBLEMS = 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a smaller second line, and a style class."""
+
+    text: str
+    sub: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row is its heading, a row of one cell is a heading over the rows below.
+
+    Attributes:
+        caption: what it shows.
+        head: column titles.
+        rows: cells.
+        note: printed below.
+        numeric: whether the columns after the first hold numbers.
+    """
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    numeric: bool = True
+
+
+def _label(shown: Metric, *, primary: str = "", difference: bool = False) -> Cell:
+    unit = shown.difference_unit if difference else shown.unit
+    is_primary = shown.name == primary
+    below = ", ".join(text for text in (unit, "primary metric" if is_primary else "") if text)
+    return Cell(shown.title, below, "primary" if is_primary else "")
+
+
+def _estimate(rows: pd.DataFrame, shown: Metric, column: str, *, signed: bool = False) -> Cell:
+    """Write one estimate; ``rows`` holds it alone, or nothing."""
+    if rows.empty or not is_known(rows.iloc[0][column]):
+        return Cell(NOT_AVAILABLE, "", "none")
+    row = rows.iloc[0]
+    write = shown.signed if signed else shown.number
+    kind = ""
+    if signed and is_known(row["ci_low"]) and (row["ci_low"] > 0 or row["ci_high"] < 0):
+        kind = "sure"
+    return Cell(write(row[column]), shown.interval(row["ci_low"], row["ci_high"], signed=signed), kind)
+
+
+def per_arm(data: RunData, table: pd.DataFrame, caption: str) -> list[Table]:
+    """Return one table a split (everything first): metrics down, arms across.
+
+    Args:
+        data: the run.
+        table: utility or completion rows of one setting.
+        caption: begins every table's caption.
+    """
+    whole = table[table["object"] == WHOLE]
+    splits = [WHOLE, *data.splits] if len(data.splits) > 1 else [WHOLE]
+    metrics = order(list(dict.fromkeys(whole["metric"])))
+    result = []
+    for split in splits:
+        part = whole[whole["split"] == split]
+        rows = []
+        for shown in metrics:
+            one = part[part["metric"] == shown.name]
+            cells = [_estimate(one[one["arm"] == arm], shown, "value") for arm in data.arms]
+            rows.append((_label(shown, primary=data.experiment.primary_metric), *cells))
+        scenes, views = part["n_scenes"].max(), part["n_views"].max()
+        title = f"{caption}, {'all splits' if split == WHOLE else split}" if len(splits) > 1 else caption
+        size = f"{_count(scenes, 'scene')}, {_count(views, 'view')} an arm"
+        note = f"Mean over {size}; brackets: {_confidence(data)} t interval over scenes (of few, it may pass 100 %)."
+        result.append(Table(title, ("", *data.arms), tuple(rows), note))
+    return result
+
+
+def differences(data: RunData, table: pd.DataFrame, pairs: list[tuple[str, str]], caption: str) -> Table:
+    """Return the paired differences: metrics down, comparisons across."""
+    whole = table[(table["object"] == WHOLE) & (table["split"] == WHOLE)]
+    rows = []
+    for shown in order(list(dict.fromkeys(whole["metric"]))):
+        one = whole[whole["metric"] == shown.name]
+        cells = [
+            _estimate(one[(one["arm_a"] == a) & (one["arm_b"] == b)], shown, "difference", signed=True)
+            for a, b in pairs
+        ]
+        rows.append((_label(shown, primary=data.experiment.primary_metric, difference=True), *cells))
+    heads = ("", *(f"{a} − {b}" for a, b in pairs))
+    note = (
+        f"Paired by view, averaged by scene; brackets: {_confidence(data)} interval over scenes. "
+        "Bold where it excludes 0; only the primary metric was declared beforehand, and the intervals of the "
+        "others are not adjusted for their number."
+    )
+    return Table(caption, heads, tuple(rows), note)
+
+
+def recovered(data: RunData, setting: Setting) -> tuple[Table | None, str]:
+    """Return the recovered utilities, and a sentence where there is nothing or little to show."""
+    table = setting.of(data.recovered)
+    table = table[table["split"] == WHOLE]
+    if table.empty:
+        kinds = {arm.completion for arm in data.experiment.arms}
+        missing = [name for kind, name in (("none", "partial"), ("truth", "oracle")) if kind not in kinds]
+        if missing:
+            return (
+                None,
+                f"Not computed: it needs the arms partial and oracle, and this run has no {' and no '.join(missing)}.",
+            )
+        return None, "Not computed: no arm of this run is a checkpoint, or none has scenes in common with the oracle."
+    if not table["value"].notna().any():
+        return None, "; ".join(_sentence(reason) for reason in dict.fromkeys(table["reason"])) + "."
+    arms = [arm for arm in data.arms if arm in set(table["arm"])]
+    rows, reasons = [], []
+    for shown in order(list(dict.fromkeys(table["metric"]))):
+        cells = []
+        for arm in arms:
+            one = table[(table["metric"] == shown.name) & (table["arm"] == arm)].iloc[0]
+            if is_known(one["value"]):
+                cells.append(Cell(f"{100 * one['value']:.0f} %", _share(one["ci_low"], one["ci_high"])))
+            else:
+                reasons.append(str(one["reason"]))
+                cells.append(Cell("undefined", "", "none"))
+        rows.append((_label(_plain(shown), primary=data.experiment.primary_metric), *cells))
+    note = "; ".join(_sentence(reason) for reason in dict.fromkeys(reasons))
+    return Table("Share of the oracle's gain", ("", *arms), tuple(rows), note and note + "."), ""
+
+
+def _plain(shown: Metric) -> Metric:
+    return Metric(shown.name, shown.title)
+
+
+def _share(low: float, high: float) -> str:
+    if not (is_known(low) and is_known(high)):
+        return NOT_AVAILABLE
+    return f"[{100 * low:.0f}, {100 * high:.0f}]".replace("-", "−")
+
+
+def _sentence(reason: str) -> str:
+    return reason[:1].upper() + reason[1:]
+
+
+def by_object(
+    data: RunData, utility: pd.DataFrame, completion: pd.DataFrame, objects: list[str], names: list[str]
+) -> Table:
+    """Return utility and coverage of every object: objects down, arms within metrics across."""
+    columns = [
+        (name, arm, table) for name, table in zip(names, (utility, completion), strict=True) for arm in data.arms
+    ]
+    values = {
+        (name, row.object, row.arm): row.value
+        for name, table in zip(names, (utility, completion), strict=True)
+        for row in table[(table["metric"] == name) & (table["split"] == WHOLE)].itertuples()
+    }
+    rows = []
+    for item in objects:
+        scenes = utility[(utility["object"] == item) & (utility["split"] == WHOLE)]["n_scenes"]
+        cells = [Cell(metric(name).number(values.get((name, item, arm)))) for name, arm, _ in columns]
+        rows.append((Cell(object_title(data, item), f"{_count(scenes.max(), 'scene')}"), *cells))
+    heads = tuple(f"{metric(name).title}: {arm}" for name, arm, _ in columns)
+    return Table("By object", ("object", *heads), tuple(rows))
+
+
+def object_title(data: RunData, number: str) -> str:
+    name = data.object_names.get(number, "")
+    return f"{number} {name}".strip()
+
+
+def arms(data: RunData) -> Table:
+    """Say what was compared."""
+    kinds = {
+        "none": "the partial cloud itself",
+        "truth": "the true surface of what was seen",
+        "checkpoint": "a network completes it",
+    }
+    rows = []
+    for arm in data.summary["arms"]:
+        name = str(arm["checkpoint"] or "").rstrip("/").rsplit("/", 1)[-1]
+        rows.append(
+            (
+                Cell(arm["name"]),
+                Cell(kinds.get(arm["completion"], str(arm["completion"]))),
+                Cell(name or "–"),
+                Cell(arm["merge"] or ("as the checkpoint says" if arm["completion"] == "checkpoint" else "–")),
+                Cell(arm["entry"]),
+            )
+        )
+    heads = ("arm", "completion", "checkpoint", "merge with the observation", "enters")
+    return Table("Arms", heads, tuple(rows), numeric=False)
+
+
+def scenes(data: RunData, setting: Setting) -> Table:
+    """Say which scenes and how many views of each."""
+    views = setting.of(data.views)
+    views = views[views["object"] == -1][["split", "scene", "view"]].drop_duplicates()
+    rows = []
+    for split, part in views.groupby("split", observed=True):
+        counts = part.groupby("scene").size()
+        listed = ", ".join(str(scene) for scene in counts.index)
+        rows.append((Cell(str(split)), Cell(str(len(counts))), Cell(str(int(counts.sum()))), Cell(listed)))
+    return Table("Scenes", ("split", "scenes", "views", "scene numbers"), tuple(rows), numeric=False)
+
+
+def problems(data: RunData) -> tuple[Table | None, str]:
+    """Return what failed, or a sentence that says there is nothing."""
+    if data.problems is None:
+        return None, f"{data.folder.problems.name} is missing: run the experiment again to know what failed."
+    if not data.problems:
+        return None, "Nothing failed in this run."
+    rows = tuple(
+        (
+            Cell(_text(row.get("stage"))),
+            Cell(_text(row.get("unit"))),
+            Cell(_text(row.get("view"))),
+            Cell(_text(row.get("object"))),
+            Cell(_text(row.get("reason"))),
+        )
+        for row in data.problems[:MOST_PROBLEMS]
+    )
+    more = len(data.problems) - len(rows)
+    note = f"{more} more stand in {data.folder.problems.name}." if more > 0 else ""
+    return Table("What failed, and why", ("stage", "unit", "view", "object", "reason"), rows, note, numeric=False), ""
+
+
+def mapping(caption: str, heads: tuple[str, str], values: dict[str, Any]) -> Table:
+    """Return nested keys and values as two columns."""
+    rows = tuple((Cell(key), Cell(text)) for key, text in _flat(values))
+    return Table(caption, heads, rows, numeric=False)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            rows.append((prefix + str(key), ", ".join(_text(item) for item in value)))
+        else:
+            rows.append((prefix + str(key), _text(value)))
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _count(count: Any, noun: str) -> str:
+    n = 0 if pd.isna(count) else int(count)
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _confidence(data: RunData) -> str:
+    return f"{100 * data.experiment.statistics.confidence:g} %"
