@@ -201,13 +201,21 @@ def _estimates(per_view: pd.DataFrame, metrics: list[str], confidence: float) ->
                     **keys,
                     "metric": metric,
                     "value": estimate.value,
-                    "ci_low": estimate.low,
-                    "ci_high": estimate.high,
+                    # A mean cannot leave its metric's range, and cutting an interval there costs no coverage.
+                    "ci_low": max(estimate.low, 0.0),
+                    "ci_high": min(estimate.high, _largest(metric)),
                     "n_scenes": estimate.scenes,
                     "n_views": int(known["n_views"].sum()),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _largest(metric: str) -> float:
+    """Return the largest value that a metric can take."""
+    if metric.startswith("ap"):
+        return 100.0
+    return 1.0 if metric.startswith(("success", "coverage", "spurious", "precision", "f1")) else np.inf
 
 
 def _comparisons(experiment: Experiment, per_view: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:

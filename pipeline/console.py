@@ -13,16 +13,24 @@ from rich.table import Table
 from pipeline import summary
 from pipeline.experiment import RunResult
 
-SHOWN = ("ap", "ap_0.4", "ap_0.8", "feasible", "quality", "success@1_mu0.4", "success@10_mu0.8")
 TITLES = {
     "ap": "AP %",
-    "ap_0.4": "AP0.4 %",
-    "ap_0.8": "AP0.8 %",
-    "feasible": "feasible/view",
+    "ap_0.4": "AP0.4",
+    "ap_0.8": "AP0.8",
+    "feasible": "feasible",
     "quality": "quality",
-    "success@1_mu0.4": "top-1 µ≤.4",
-    "success@10_mu0.8": "top-10 µ≤.8",
+    "success@1_mu0.4": "top 1",
+    "success@5_mu0.4": "top 5",
+    "success@10_mu0.4": "top 10",
+    "coverage@5mm": "coverage",
+    "spurious@5mm": "spurious",
+    "f1@5mm": "F1",
+    "cd_l1_mm": "CD-L1 mm",
 }
+# Two tables of at most 80 columns each.
+UTILITY = ("ap_0.4", "ap_0.8", "feasible", "quality")
+SUCCESS = ("success@1_mu0.4", "success@5_mu0.4", "success@10_mu0.4")
+FIDELITY = ("coverage@5mm", "spurious@5mm", "f1@5mm", "cd_l1_mm")
 MOST_PROBLEMS = 10
 
 
@@ -54,76 +62,85 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
         f"{data['scenes']} scenes, {data['views']} views; mean over scenes; brackets: 95 % interval over scenes"
     )
     for generator, scorer, camera in sorted({(r["generator"], r["scorer"], r["camera"]) for r in content["utility"]}):
+        key = (generator, scorer, camera)
         console.print(
             f"\n[bold]Utility[/] ({camera}, generator {generator}, scorer {scorer}, entry {content['entry']})"
         )
-        console.print(_utility_table(content, generator, scorer, camera))
-        primary = content["primary_metric"]
-        console.print(f"\n[bold]Paired differences[/] in {TITLES.get(primary, primary)} and coverage")
-        console.print(_difference_table(content, generator, scorer, camera))
+        console.print(_utility_table(content, key))
+        console.print("\n[bold]Success of the best 1, 5, 10 at µ ≤ 0.4, and completion at 5 mm[/]")
+        console.print(_success_table(content, key))
+        console.print("\n[bold]Paired differences[/]")
+        console.print(_difference_table(content, key))
     for warning in content["warnings"]:
         console.print(f"[yellow]note[/] {warning}")
 
 
-def _utility_table(content: Mapping[str, Any], generator: str, scorer: str, camera: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("arm")
-    for metric in SHOWN:
-        table.add_column(TITLES[metric], justify="right")
-    for title in ("recovered", "coverage 5mm", "spurious 5mm"):
-        table.add_column(title, justify="right")
-    values = _index(content["utility"], generator, scorer, camera)
-    fidelity = {(r["arm"], r["metric"]): r for r in content["completion"] if r["camera"] == camera}
-    recovered = {
-        (r["arm"], r["metric"]): r
-        for r in content["recovered"]
-        if (r["generator"], r["scorer"], r["camera"]) == (generator, scorer, camera)
-    }
+Key = tuple[str, str, str]  # generator, scorer, camera
+
+
+def _utility_table(content: Mapping[str, Any], key: Key) -> Table:
+    primary = content["primary_metric"]
+    table = _table("arm", TITLES.get(primary, primary), "interval", *(TITLES[name] for name in UTILITY), "recovered")
+    values = _index(content["utility"], key)
+    recovered = _index(content["recovered"], key)
     for arm in [item["name"] for item in content["arms"]]:
-        cells = [_number(values.get((arm, metric), {}).get("value")) for metric in SHOWN]
-        share = recovered.get((arm, content["primary_metric"]))
-        cells.append(
-            "" if share is None else "undefined" if share["value"] is None else f"{100 * share['value']:.0f} %"
+        main = values.get((arm, primary), {})
+        share = recovered.get((arm, primary))
+        table.add_row(
+            arm,
+            _number(main.get("value")),
+            _interval(main, 1),
+            *(_number(values.get((arm, name), {}).get("value")) for name in UTILITY),
+            "" if share is None else "undefined" if share["value"] is None else f"{100 * share['value']:.0f} %",
         )
-        cells += [_number(fidelity.get((arm, name), {}).get("value"), 3) for name in ("coverage@5mm", "spurious@5mm")]
+    return table
+
+
+def _success_table(content: Mapping[str, Any], key: Key) -> Table:
+    table = _table("arm", *(TITLES[name] for name in (*SUCCESS, *FIDELITY)))
+    values = _index(content["utility"], key)
+    fidelity = {(r["arm"], r["metric"]): r for r in content["completion"] if r["camera"] == key[2]}
+    for arm in [item["name"] for item in content["arms"]]:
+        cells = [_number(values.get((arm, name), {}).get("value")) for name in SUCCESS]
+        cells += [_number(fidelity.get((arm, name), {}).get("value"), 3) for name in FIDELITY]
         table.add_row(arm, *cells)
     return table
 
 
-def _difference_table(content: Mapping[str, Any], generator: str, scorer: str, camera: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("difference")
+def _difference_table(content: Mapping[str, Any], key: Key) -> Table:
     primary = content["primary_metric"]
-    for title in (TITLES.get(primary, primary), "95 % interval", "coverage 5mm", "95 % interval"):
-        table.add_column(title, justify="right")
+    table = _table("difference", TITLES.get(primary, primary), "interval", "coverage", "interval")
     rows = content["comparisons"]
     for a, b in dict.fromkeys((row["arm_a"], row["arm_b"]) for row in rows):
-        pair = [row for row in rows if (row["arm_a"], row["arm_b"], row["camera"]) == (a, b, camera)]
-        utility = [r for r in pair if r["metric"] == primary and (r["generator"], r["scorer"]) == (generator, scorer)]
+        pair = [row for row in rows if (row["arm_a"], row["arm_b"], row["camera"]) == (a, b, key[2])]
+        utility = [r for r in pair if r["metric"] == primary and (r["generator"], r["scorer"]) == key[:2]]
         coverage = [row for row in pair if row["metric"] == "coverage@5mm"]
-        table.add_row(f"{a} - {b}", *_difference(utility, 2), *_difference(coverage, 3))
+        table.add_row(f"{a} - {b}", *_difference(utility, 1), *_difference(coverage, 3))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for title in others:
+        table.add_column(title, justify="right", no_wrap=True)
     return table
 
 
 def _difference(rows: list[dict[str, Any]], digits: int) -> tuple[str, str]:
     if not rows or rows[0]["difference"] is None:
         return "", ""
-    row = rows[0]
-    if row["ci_low"] is None:
-        return f"{row['difference']:+.{digits}f}", "n/a"
-    return f"{row['difference']:+.{digits}f}", f"[{row['ci_low']:+.{digits}f}, {row['ci_high']:+.{digits}f}]".replace(
-        "[", r"\["
-    )
+    return f"{rows[0]['difference']:+.{digits}f}", _interval(rows[0], digits, sign="+")
 
 
-def _index(
-    rows: Iterable[dict[str, Any]], generator: str, scorer: str, camera: str
-) -> dict[tuple[str, str], dict[str, Any]]:
-    return {
-        (row["arm"], row["metric"]): row
-        for row in rows
-        if (row["generator"], row["scorer"], row["camera"]) == (generator, scorer, camera)
-    }
+def _interval(row: Mapping[str, Any], digits: int, sign: str = "") -> str:
+    if row.get("ci_low") is None:
+        return "n/a"
+    return f"\\[{row['ci_low']:{sign}.{digits}f}, {row['ci_high']:{sign}.{digits}f}]"  # a bare [ is markup
+
+
+def _index(rows: Iterable[dict[str, Any]], key: Key) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(r["arm"], r["metric"]): r for r in rows if (r["generator"], r["scorer"], r["camera"]) == key}
 
 
 def _number(value: float | None, digits: int = 2) -> str:
