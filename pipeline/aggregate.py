@@ -40,6 +40,7 @@ from pipeline.score import GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit
 from pipeline.statistics import recovered_utility, scene_mean
 
+VERSION = 2
 WHOLE = "all"
 KEYS = ["arm", "generator", "scorer", "camera", "split", "scene"]
 COMPARISON_COLUMNS = [

@@ -38,6 +38,7 @@ from typing import Any
 import pandas as pd
 
 from grasping import protocol
+from pipeline import aggregate
 from pipeline.aggregate import WHOLE, Tables
 from pipeline.artifacts import fingerprint, write_json
 from pipeline.config import Experiment
@@ -123,7 +124,7 @@ def _state(experiment: Experiment, folder: RunFolder) -> str:
         path.parent.relative_to(folder.root).as_posix(): json.loads(path.read_text()).get("fingerprint")
         for path in sorted(folder.root.glob(f"arms/*/clouds/**/{STAMP}"))
     }
-    return fingerprint([FORMAT_VERSION, experiment.model_dump(mode="json"), scores, clouds])
+    return fingerprint([FORMAT_VERSION, aggregate.VERSION, experiment.model_dump(mode="json"), scores, clouds])
 
 
 def _whole(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -170,7 +171,10 @@ def _warnings(
             "One checkpoint a loss: this compares checkpoints, not losses; train more seeds to compare losses."
         )
     if problems:
-        warnings.append(f"{len(problems)} problems are on record in problems.json; what failed counts as zero.")
+        warnings.append(
+            f"{len(problems)} problems are on record in problems.json. What failed in an arm counts as zero there; "
+            "views that could not be observed, and units that failed as a whole, are left out."
+        )
     if "oracle" in set(tables.utility["arm"]) and "partial" in set(tables.utility["arm"]):
         whole = tables.utility[(tables.utility["split"] == WHOLE) & (tables.utility["object"] == WHOLE)]
         primary = whole[whole["metric"] == experiment.primary_metric].groupby("arm")["value"].mean()
