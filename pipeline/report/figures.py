@@ -37,6 +37,7 @@ def curves(
                 markersize=size,
                 markeredgewidth=0,
                 linewidth=1.8,
+                clip_on=False,
             )
             said.append(f"{arm} {values.iloc[1]:.0f} %")
         axes.set(xlabel="friction µ", xticks=FRICTIONS, ylim=(0, None))
@@ -65,6 +66,10 @@ def trade_off(table: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], u
             said.append(f"{arm} {y:.0f} % at {x:.0f} %")
         axes.margins(0.09)
         axes.autoscale_view()
+        left, right = axes.get_xlim()
+        axes.set_xlim(
+            left if left < -1 else -0.25, max(right, 5.0)
+        )  # without spurious points the axis still has a scale
         axes.set(xlabel="spurious points (%)", ylabel="covered surface (%)")
         return inline_svg(figure, f"coverage against spurious points: {', '.join(said)}", prefix)
 

@@ -161,6 +161,6 @@ def _object_names(root: Path) -> dict[str, str]:
     """Return names of objects by number, where the dataset's manifest tells them."""
     try:
         objects = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["objects"]
-        return {str(int(number)): str(entry["name"]) for number, entry in objects.items()}
+        return {str(int(number)): str(entry["name"]).replace("_", " ") for number, entry in objects.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -66,6 +66,7 @@ def render(data: RunData) -> str:
         completion=[_completion(data, setting, look, camera) for camera, setting in _cameras(data).items()],
         arm_keys=[Key(arm, look[arm].variable, look[arm].marker_text) for arm in data.arms],
         outcome_keys=[Key(title, style.outcome_variable(key)) for key, title, *_ in style.OUTCOMES],
+        picture_keys=_picture_keys(),
         compared=_compared(data),
         arms=tables.arms(data),
         scenes=tables.scenes(data, first),
@@ -80,6 +81,12 @@ def render(data: RunData) -> str:
         command=f"grasp-utility run {shlex.quote(str(data.folder.root / 'experiment.json'))} --out NEW_FOLDER",
         configuration=yaml.safe_dump(data.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
+
+
+def _picture_keys() -> list[Key]:
+    points = [Key("observed", "points-observed", "●"), Key("what the arm made of it", "points-completed", "●")]
+    shown = [(key, title) for key, title, *_ in style.OUTCOMES if key not in ("other", "missing")]
+    return points + [Key(title, style.outcome_variable(key), "▬") for key, title in shown]
 
 
 def _cameras(data: RunData) -> dict[str, Setting]:

@@ -19,15 +19,14 @@ from pipeline.report import answer, render
 from pipeline.report.counts import outcome
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import metric
-from pipeline.report.style import OUTCOMES
+from pipeline.report.style import OUTCOMES, POINTS, rgb
 
 WIDTH, HEIGHT = 620, 430
 MOST_GRASPS = 15
 FULL_SIZE_PICTURES = 48  # with more of them each gets smaller, so that the page stays below its 15 MB
-OBSERVED = (138, 144, 150)
-COMPLETED = (84, 164, 222)
 TABLE = (150, 156, 163)
 _FAR_SIDE_ELEVATION = np.radians(28.0)
+_FAR_SIDE_DISTANCE = 1.5  # times the real camera's: what stands in front must not fill the picture
 
 
 @dataclass(frozen=True)
@@ -196,13 +195,9 @@ def _wires(grasps: Grasps, rows: pd.DataFrame, T_table_camera: NDArray[np.float6
     # What was graded has its width clipped, and that is what is drawn.
     graded = Grasps(**{**vars(chosen), "width": rows["width"].to_numpy(np.float64)})
     strokes = transform_points(T_table_camera, wireframes(graded))
-    colours = {key: _rgb(light) for key, _, light, _ in OUTCOMES}
+    colours = {key: rgb(light) for key, _, light, _ in OUTCOMES}
     kinds = outcome(rows["reason"], rows["min_friction"])
     return [render.Wire(lines, colours[kind]) for lines, kind in zip(strokes, kinds, strict=True)]
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _cameras(
@@ -218,7 +213,7 @@ def _cameras(
     if np.linalg.norm(flat) < 0.05 * distance:
         flat = np.array([0.0, -1.0, 0.0])
     flat /= np.linalg.norm(flat)
-    behind = target + distance * (
+    behind = target + _FAR_SIDE_DISTANCE * distance * (
         -np.cos(_FAR_SIDE_ELEVATION) * flat + np.sin(_FAR_SIDE_ELEVATION) * np.array([0.0, 0.0, 1.0])
     )
     return render.look_at(eye, target, framed, *size), render.look_at(behind, target, framed, *size)
@@ -233,8 +228,8 @@ def _draw(
     density: float,
 ) -> str:
     layers = [render.Layer(table, TABLE, 0.003, opacity=0.28)]
-    layers += [render.Layer(points, COMPLETED, density) for points in completed]
+    layers += [render.Layer(points, rgb(POINTS["completed"]), density) for points in completed]
     # The observation lies in front of what completes it within the noise of both.
-    layers.append(render.Layer(observed, OBSERVED, 0.003, nearer=0.004 if completed else 0.0))
+    layers.append(render.Layer(observed, rgb(POINTS["observed"]), 0.003, nearer=0.004 if completed else 0.0))
     data = render.png(render.draw(camera, layers, wires))
     return "data:image/png;base64," + base64.b64encode(data).decode("ascii")

@@ -33,23 +33,24 @@ class Camera:
         T_camera_world: ``(4, 4)``.
         focal: pixels.
         width, height: pixels.
+        centre: where the optical axis meets the picture, pixels.
     """
 
     T_camera_world: NDArray[np.float64]
     focal: float
     width: int
     height: int
+    centre: tuple[float, float]
 
     def project(self, points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return pixels ``(N, 2)`` and depths ``(N,)`` in metres of ``(N, 3)`` world points."""
         seen = np.asarray(points, np.float64) @ self.T_camera_world[:3, :3].T + self.T_camera_world[:3, 3]
         z = np.where(seen[:, 2] > 1e-3, seen[:, 2], np.nan)
-        centre = np.array([self.width / 2, self.height / 2])
-        return self.focal * seen[:, :2] / z[:, None] + centre, z
+        return self.focal * seen[:, :2] / z[:, None] + self.centre, z
 
 
 def look_at(eye: NDArray, target: NDArray, framed: NDArray, width: int, height: int, margin: float = 0.04) -> Camera:
-    """Return a camera at ``eye`` that shows all ``framed`` points ``(N, 3)`` and ``margin`` metres around, z up."""
+    """Return a camera at ``eye`` whose picture ``framed`` points ``(N, 3)`` and ``margin`` metres around fill, z up."""
     forward = target - eye
     distance = float(np.linalg.norm(forward))
     forward = forward / distance
@@ -62,9 +63,11 @@ def look_at(eye: NDArray, target: NDArray, framed: NDArray, width: int, height: 
     T[:3, :3], T[:3, 3] = R, -R @ eye
     seen = framed @ R.T + T[:3, 3]
     ahead = seen[seen[:, 2] > 1e-3]
-    slope_x = float(np.max(np.abs(ahead[:, 0]) / ahead[:, 2], initial=0.0)) + margin / distance
-    slope_y = float(np.max(np.abs(ahead[:, 1]) / ahead[:, 2], initial=0.0)) + margin / distance
-    return Camera(T, min(width / 2 / slope_x, height / 2 / slope_y), width, height)
+    slopes = ahead[:, :2] / ahead[:, 2:] if len(ahead) else np.zeros((1, 2))
+    low, high = slopes.min(axis=0) - margin / distance, slopes.max(axis=0) + margin / distance
+    focal = float(np.min([width, height] / (high - low)))
+    middle = focal * (low + high) / 2
+    return Camera(T, focal, width, height, (width / 2 - float(middle[0]), height / 2 - float(middle[1])))
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def draw(camera: Camera, layers: Sequence[Layer], wires: Sequence[Wire]) -> Imag
         camera.focal * OVERSAMPLING,
         camera.width * OVERSAMPLING,
         camera.height * OVERSAMPLING,
+        (camera.centre[0] * OVERSAMPLING, camera.centre[1] * OVERSAMPLING),
     )
     rgba, depth = _splat(big, layers)
     image = Image.fromarray(rgba, "RGBA")

@@ -46,6 +46,7 @@ OUTCOMES = (
     ("missing", "no grasp at this rank", "#c9ced4", "#444b54"),
 )
 SUCCESS_STEPS = (0.4, 0.8, 1.2)
+POINTS = {"observed": "#8a9096", "completed": "#54a4de"}  # of the pictures, in both schemes
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,13 @@ def css_variables(dark: bool) -> str:
     values = {name: (light, night)[pick] for name, (_, light, night) in ROLES.items()}
     values |= {f"arm-{index}": hue[pick] for index, hue in enumerate(_ARM_HUES)}
     values |= {_variable(key): (light, night)[pick] for key, _, light, night in OUTCOMES}
+    values |= {f"points-{name}": hue for name, hue in POINTS.items()}
     return "".join(f"--{name}: {value};" for name, value in values.items())
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Return ``#rrggbb`` as three numbers."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _variable(key: str) -> str:

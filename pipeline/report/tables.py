@@ -83,7 +83,7 @@ def per_arm(data: RunData, table: pd.DataFrame, caption: str) -> list[Table]:
         scenes, views = part["n_scenes"].max(), part["n_views"].max()
         title = f"{caption}, {'all splits' if split == WHOLE else split}" if len(splits) > 1 else caption
         size = f"{_count(scenes, 'scene')}, {_count(views, 'view')} an arm"
-        note = f"Mean over {size}; brackets: {_confidence(data)} t interval over scenes (of few, it may pass 100 %)."
+        note = f"Mean over {size}; brackets: {_confidence(data)} interval over scenes."
         result.append(Table(title, ("", *data.arms), tuple(rows), note))
     return result
 

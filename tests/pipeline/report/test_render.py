@@ -11,7 +11,7 @@ RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 
 def straight(width: int = 60, height: int = 40, focal: float = 100.0) -> Camera:
-    return Camera(np.eye(4), focal, width, height)
+    return Camera(np.eye(4), focal, width, height, (width / 2, height / 2))
 
 
 def naive_owner(camera: Camera, layers: list[Layer]) -> np.ndarray:
@@ -59,6 +59,9 @@ def test_cameras_show_what_they_are_to_frame_with_up_being_up() -> None:
         camera = look_at(np.array(eye), points.mean(axis=0), points, 300, 200)
         pixels, z = camera.project(points)
         assert (z > 0).all() and (pixels > 0).all() and (pixels < [300, 200]).all()
+        margins = np.concatenate([pixels.min(axis=0), [300, 200] - pixels.max(axis=0)])
+        assert np.allclose(margins[:2], margins[2:])  # in the middle
+        assert margins.min() < 40  # and filling it
         R = camera.T_camera_world[:3, :3]
         assert np.allclose(R @ R.T, np.eye(3)) and np.isclose(np.linalg.det(R), 1)
         if eye[2] < 0.6:

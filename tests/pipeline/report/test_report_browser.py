@@ -83,7 +83,7 @@ def test_silence_would_be_noticed(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [PHONE, 1280])
 def test_everything_is_drawn_and_nothing_scrolls_sideways(page: Path, tmp_path: Path, width: int) -> None:
-    # The page's own policy forbids scripts, so the copy goes without it. Windows are not as narrow as phones; frames are.
+    # The page's own policy forbids scripts: the copy goes without it. A frame is as narrow as a phone, a window is not.
     probed = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text()).replace("</body>", PROBE)
     (tmp_path / "inner.html").write_text(probed)
     (tmp_path / "outer.html").write_text(
