@@ -258,12 +258,15 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
     scenes = _scenes(per_view[per_view["object"] == -1], list(METRICS))
     rows = []
     for (generator, scorer, camera), part in scenes.groupby(["generator", "scorer", "camera"]):
+        present = set(part["arm"])
+        if not {partial[0], oracle[0]} <= present:
+            continue  # an arm of which nothing is scored; its problems are on record
         wide = part.set_index(["arm", "scene"])
-        common = sorted(set.intersection(*(set(wide.loc[name].index) for name in set(part["arm"]))))
+        common = sorted(set.intersection(*(set(wide.loc[name].index) for name in present)))
         for split in [WHOLE, *sorted(part["split"].unique())]:
             chosen = [s for s in common if split in (WHOLE, wide.loc[(partial[0], s), "split"])]
             for arm in experiment.arms:
-                if arm.completion != "checkpoint" or not chosen:
+                if arm.completion != "checkpoint" or arm.name not in present or not chosen:
                     continue
                 for metric in METRICS:
                     own, low, high = (
