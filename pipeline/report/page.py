@@ -67,6 +67,7 @@ def render(data: RunData) -> str:
         arm_keys=[Key(arm, look[arm].variable, look[arm].marker_text) for arm in data.arms],
         outcome_keys=[Key(title, style.outcome_variable(key)) for key, title, *_ in style.OUTCOMES],
         picture_keys=_picture_keys(),
+        warnings=_warnings(data),
         compared=_compared(data),
         arms=tables.arms(data),
         scenes=tables.scenes(data, first),
@@ -81,6 +82,12 @@ def render(data: RunData) -> str:
         command=f"grasp-utility run {shlex.quote(str(data.folder.root / 'experiment.json'))} --out NEW_FOLDER",
         configuration=yaml.safe_dump(data.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
+
+
+def _warnings(data: RunData) -> list[str]:
+    missing = [arm.name for arm in data.experiment.arms if arm.name not in data.arms]
+    lost = [f"No results of {', '.join(missing)}: see Problems."] if missing else []
+    return [*lost, *data.summary["warnings"]]
 
 
 def _picture_keys() -> list[Key]:

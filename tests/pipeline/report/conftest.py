@@ -40,6 +40,7 @@ class Recipe:
         scenes: split -> scene numbers.
         views: of every scene.
         without_grasps: ``(arm, scene, view)`` where nothing is generated.
+        lost: arms of which nothing is scored.
         problems: rows of ``problems.json``.
         more: other keys of the experiment file.
     """
@@ -48,6 +49,7 @@ class Recipe:
     scenes: dict[str, list[int]] = field(default_factory=lambda: {"test_novel": [160, 161], "test_seen": [100, 101]})
     views: tuple[int, ...] = (0, 64)
     without_grasps: set[tuple[str, int, int]] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     problems: list[dict[str, Any]] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -129,9 +131,9 @@ def _scene(unit: SceneUnit, view: int) -> tuple[Observation, list[np.ndarray]]:
         points[np.arange(6000), face] = normals[np.arange(6000), face]
         points = points * half + [*place, half[2]]
         visible = ((eye - points) * normals).sum(axis=1) > 0
-        surface = voxel_downsample(transform_points(T_camera_table, points).astype(np.float32), 0.004)
+        surface = voxel_downsample(transform_points(T_camera_table, points).astype(np.float32), 0.006)
         true.append(surface)
-        seen.append(voxel_downsample(transform_points(T_camera_table, points[visible]).astype(np.float32), 0.004))
+        seen.append(voxel_downsample(transform_points(T_camera_table, points[visible]).astype(np.float32), 0.006))
     table = np.column_stack([rng.uniform(-0.4, 0.4, (6000, 2)), np.zeros(6000)])
     background = transform_points(T_camera_table, table).astype(np.float32)
     ids = np.array(list(OBJECTS), np.int64)
@@ -149,7 +151,6 @@ def _write_arm(
 ) -> None:
     clouds_folder = unit_folder(folder.clouds(arm), unit.scene, unit.camera)
     dump_folder = unit_folder(folder.dump(arm, "antipodal"), unit.scene, unit.camera)
-    scores_folder = unit_folder(folder.scores(arm, "antipodal", "analytic"), unit.scene, unit.camera)
     rows, grasp_tables, view_rows = [], [], []
     for view, (observation, true) in zip(unit.views, scenes, strict=True):
         rng = _rng(unit.scene, view, index)
@@ -180,10 +181,12 @@ def _write_arm(
     write_stamp(dump_folder / STAMP, dump)
     write_stamp(clouds_folder / STAMP, Stamp({"stage": "complete", "arm": arm}, [], 2.0))
     pd.DataFrame(rows).to_parquet(clouds_folder / METRICS_FILE, index=False)
-    scores_folder.mkdir(parents=True, exist_ok=True)
-    pd.concat(grasp_tables)[COLUMNS.names].to_parquet(scores_folder / GRASPS_FILE, index=False)
-    pd.DataFrame(view_rows).to_parquet(scores_folder / VIEWS_FILE, index=False)
-    write_stamp(scores_folder / STAMP, Stamp({"stage": "score", "dump": dump.fingerprint}, [], 3.0))
+    for scorer in () if arm in recipe.lost else recipe.more.get("scorers", ["analytic"]):
+        scores_folder = unit_folder(folder.scores(arm, "antipodal", scorer), unit.scene, unit.camera)
+        scores_folder.mkdir(parents=True, exist_ok=True)
+        pd.concat(grasp_tables)[COLUMNS.names].to_parquet(scores_folder / GRASPS_FILE, index=False)
+        pd.DataFrame(view_rows).to_parquet(scores_folder / VIEWS_FILE, index=False)
+        write_stamp(scores_folder / STAMP, Stamp({"stage": "score", "dump": dump.fingerprint}, [], 3.0))
 
 
 def _completed(completion: str, partial: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -125,11 +125,14 @@ def test_less_of_a_bad_thing_is_better(data: inputs.RunData) -> None:
 
 
 def test_checkpoints_against_each_other_answer_first(data: inputs.RunData) -> None:
+    def headline(*pairs: tuple[str, str]) -> list[tuple[str, str]]:
+        experiment = data.experiment.model_copy(update={"comparisons": pairs})
+        return answer.headline_pairs(replace(data, experiment=experiment))
+
     assert answer.headline_pairs(data) == [("pcn-qal", "pcn-cd")]
-    without = data.comparisons[data.comparisons["arm_b"] == "partial"]
-    assert answer.headline_pairs(replace(data, comparisons=without)) == [("pcn-cd", "partial"), ("pcn-qal", "partial")]
-    only_oracle = without[without["arm_a"] == "oracle"]
-    assert answer.headline_pairs(replace(data, comparisons=only_oracle)) == [("oracle", "partial")]
+    assert headline(("oracle", "partial"), ("pcn-cd", "oracle")) == [("pcn-cd", "oracle")]
+    assert headline(("oracle", "partial")) == [("oracle", "partial")]
+    assert headline() == []
 
 
 def naive_success(data: inputs.RunData, arm: str, k: int, friction: float) -> float:
@@ -222,6 +225,28 @@ def test_a_single_arm_called_na(make_run, recipe, tmp_path: Path) -> None:
     said = words(report.run(made.experiment, made.folder).read_text(encoding="utf-8"))
     assert "This run compares no arms" in said and "no grasp to grade" in said
     assert "Best: scene 100, view 0" in said
+
+
+def test_two_scorers_stand_apart(make_run, recipe, tmp_path: Path) -> None:
+    more = {"scorers": ["analytic", "graspnetapi"]}
+    made = make_run(
+        tmp_path, recipe(arms=["partial", "oracle"], scenes={"test_seen": [100, 101]}, views=(0,), more=more)
+    )
+    page = report.run(made.experiment, made.folder).read_text(encoding="utf-8")
+    ids = re.findall(r"\bid=\"([^\"]+)\"", page)
+    assert len(ids) == len(set(ids))
+    for scorer in more["scorers"]:
+        assert page.count(f"<h3>realsense · generator antipodal · scorer {scorer}</h3>") >= 5
+    assert words(page).count("oracle instead of partial") == 2
+
+
+def test_an_arm_without_results_is_named(make_run, recipe, tmp_path: Path) -> None:
+    arms = ["partial", "pcn-cd", "pcn-qal", "oracle"]
+    made = make_run(tmp_path, recipe(arms=arms, scenes={"test_seen": [100, 101]}, views=(0,), lost={"pcn-qal"}))
+    said = words(report.run(made.experiment, made.folder).read_text(encoding="utf-8"))
+    assert "No results of pcn-qal: see Problems." in said
+    assert "pcn-qal instead of pcn-cd: no view was scored in both arms, so nothing can be said." in said
+    assert "pcn-cd − partial: " in said
 
 
 def test_recovered_says_why_it_is_undefined(data: inputs.RunData) -> None:
