@@ -180,6 +180,7 @@ def save(
     weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in network.state_dict().items()}
     temporary = folder / f".{WEIGHTS}.{os.getpid()}"
     save_file(weights, temporary)
+    temporary.chmod(0o644)  # safetensors writes files that only their owner reads
     temporary.replace(folder / WEIGHTS)
     write_text(folder / CARD, card)
     write_text(folder / CONFIG, json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n")

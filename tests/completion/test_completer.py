@@ -148,6 +148,7 @@ def test_a_saved_checkpoint_loads_to_half_precision(tmp_path) -> None:
     for key, value in loaded.network.state_dict().items():
         assert torch.equal(value, source[key].half().float())
     assert not loaded.network.training
+    assert (folder / "model.safetensors").stat().st_mode & 0o044 == 0o044
     facts = checkpoint.inspect(folder)
     assert facts["parameters"] == sum(value.numel() for value in source.values()) and facts["stored_as"] == ["F16"]
     assert json.loads(json.dumps(facts))["config"]["frame"] == "table"
