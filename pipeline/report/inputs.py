@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline import summary
 from pipeline.aggregate import WHOLE
-from pipeline.artifacts import ArtifactError
+from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
 
@@ -63,6 +63,7 @@ class RunData:
     problems: list[dict[str, Any]] | None
     seconds: dict[str, float]
     object_names: dict[str, str]
+    merges: dict[str, str]
 
     @property
     def arms(self) -> list[str]:
@@ -115,6 +116,7 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         problems=problems,
         seconds=_seconds(folder),
         object_names=_object_names(experiment.dataset.root),
+        merges={arm.name: merge for arm in experiment.arms if (merge := _merge(folder.clouds(arm.name)))},
     )
 
 
@@ -148,13 +150,20 @@ def _seconds(folder: RunFolder) -> dict[str, float]:
     """Return the seconds that each stage's finished units took, summed over units."""
     seconds: dict[str, float] = {}
     for path in folder.root.glob(f"**/{STAMP}"):
-        try:
-            stamp = json.loads(path.read_text(encoding="utf-8"))
-            stage = str(stamp["made_from"]["stage"])
-            seconds[stage] = seconds.get(stage, 0.0) + float(stamp["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # an unfinished unit; its problem is on record
+        stamp = read_stamp(path)
+        if stamp is not None:  # else an unfinished unit; its problem is on record
+            stage = str(stamp.made_from.get("stage"))
+            seconds[stage] = seconds.get(stage, 0.0) + stamp.seconds
     return seconds
+
+
+def _merge(clouds: Path) -> str | None:
+    """Return how an arm's network merged its points with the observation, as its clouds have it on record."""
+    for path in clouds.glob(f"**/{STAMP}"):
+        stamp = read_stamp(path)
+        if stamp is not None:
+            return stamp.made_from.get("merge")
+    return None
 
 
 def _object_names(root: Path) -> dict[str, str]:

@@ -79,7 +79,7 @@ def _success(k: int, friction: str) -> Metric:
     best = "best grasp" if k == 1 else f"best {k} grasps"
     return _percent(
         f"success@{k}_mu{friction}",
-        f"success of best {k}, µ ≤ {friction}",
+        f"success of best {k}, µ\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}{friction}",
         f"share of a view's {best} by confidence that close at friction {friction}; missing ranks fail",
         scale=100,
     )

@@ -194,7 +194,7 @@ def arms(data: RunData) -> Table:
                 Cell(arm["name"]),
                 Cell(kinds.get(arm["completion"], str(arm["completion"]))),
                 Cell(name or "–"),
-                Cell(arm["merge"] or ("as the checkpoint says" if arm["completion"] == "checkpoint" else "–")),
+                Cell(arm["merge"] or data.merges.get(arm["name"]) or "–"),
                 Cell(arm["entry"]),
             )
         )

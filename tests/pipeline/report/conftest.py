@@ -179,7 +179,12 @@ def _write_arm(
         )
     dump = Stamp({"stage": "generate", "unit": unit.label, "arm": arm}, [], 1.0)
     write_stamp(dump_folder / STAMP, dump)
-    write_stamp(clouds_folder / STAMP, Stamp({"stage": "complete", "arm": arm}, [], 2.0))
+    write_stamp(
+        clouds_folder / STAMP,
+        Stamp(
+            {"stage": "complete", "arm": arm} | ({"merge": "replace"} if completion == "checkpoint" else {}), [], 2.0
+        ),
+    )
     pd.DataFrame(rows).to_parquet(clouds_folder / METRICS_FILE, index=False)
     for scorer in () if arm in recipe.lost else recipe.more.get("scorers", ["analytic"]):
         scores_folder = unit_folder(folder.scores(arm, "antipodal", scorer), unit.scene, unit.camera)

@@ -71,6 +71,9 @@ def test_every_section_is_there_and_says_what_the_run_holds(plain_run, text: str
     assert "Only 4 scenes" in said and "8 views" in said
     assert "partial 1, pcn-cd 0, pcn-qal 0, oracle 0 (of 8 an arm)" in said
     assert f"grasp-utility run {plain_run.folder.root}/experiment.json" in said
+    assert "pcn-qal a network completes it pcn-qal replace both" in said  # the merge is the checkpoint's
+    assert "partial the partial cloud itself – – both" in said
+    assert "observe 2.0 s" in said  # four units of half a second
     assert "suppression_translation" in said and "numpy" in said
     assert text.count("data:image/png;base64,") == 2 * 4 * text.count('class="views"')
 
