@@ -110,6 +110,8 @@ def _compiled_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | No
     try:
         import numba
 
+        # OpenMP is what torch has loaded anyway; numba would try TBB first and warn of an old one.
+        numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
         from completion._nearest_numba import brute_force
     except ImportError:
         return None

@@ -40,7 +40,7 @@ from pipeline.score import GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit
 from pipeline.statistics import recovered_utility, scene_mean
 
-VERSION = 2
+VERSION = 3
 WHOLE = "all"
 KEYS = ["arm", "generator", "scorer", "camera", "split", "scene"]
 COMPARISON_COLUMNS = [
@@ -216,6 +216,8 @@ def _largest(metric: str) -> float:
     """Return the largest value that a metric can take."""
     if metric.startswith("ap"):
         return 100.0
+    if metric == "quality":
+        return 0.9  # 1.1 minus the least friction tried
     return 1.0 if metric.startswith(("success", "coverage", "spurious", "precision", "f1")) else np.inf
 
 

@@ -342,5 +342,22 @@ def checkpoint_inspect(
     console.show_mapping(checkpoint.inspect(path))
 
 
+@checkpoint_app.command("evaluate")
+def checkpoint_evaluate(
+    path: Annotated[Path, typer.Argument(help="A checkpoint folder; its card gets the figures.")],
+    pairs: Annotated[Path, typer.Option("--pairs", help="Pair file of objects that the network never saw.")],
+    training: Annotated[list[Path], typer.Option("--training", help="The pair files it was trained on.")],
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Measure a checkpoint on novel objects, beside the partial cloud and the nearest training shape."""
+    from completion.evaluate import evaluate, verdicts, write_evaluation
+
+    table = evaluate(path.resolve(), pairs, training, device=device.value)
+    card = write_evaluation(path.resolve(), table, pairs)
+    for sentence in verdicts(table):
+        print(sentence.replace("*", ""))
+    print(f"card       {card}")
+
+
 if __name__ == "__main__":
     main()

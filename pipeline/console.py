@@ -20,7 +20,6 @@ TITLES = {
     "feasible": "feasible",
     "quality": "quality",
     "success@1_mu0.4": "top 1",
-    "success@5_mu0.4": "top 5",
     "success@10_mu0.4": "top 10",
     "coverage@5mm": "coverage",
     "spurious@5mm": "spurious",
@@ -28,8 +27,8 @@ TITLES = {
     "cd_l1_mm": "CD-L1 mm",
 }
 # Two tables of at most 80 columns each.
-UTILITY = ("ap_0.4", "ap_0.8", "feasible", "quality")
-SUCCESS = ("success@1_mu0.4", "success@5_mu0.4", "success@10_mu0.4")
+UTILITY = ("ap_0.4", "ap_0.8", "feasible")
+SUCCESS = ("success@1_mu0.4", "success@10_mu0.4", "quality")
 FIDELITY = ("coverage@5mm", "spurious@5mm", "f1@5mm", "cd_l1_mm")
 MOST_PROBLEMS = 10
 
@@ -67,7 +66,7 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
             f"\n[bold]Utility[/] ({camera}, generator {generator}, scorer {scorer}, entry {content['entry']})"
         )
         console.print(_utility_table(content, key))
-        console.print("\n[bold]Success of the best 1, 5, 10 at µ ≤ 0.4, and completion at 5 mm[/]")
+        console.print("\n[bold]Success of the best 1 and 10 at µ ≤ 0.4, their quality, and completion at 5 mm[/]")
         console.print(_success_table(content, key))
         console.print("\n[bold]Paired differences[/]")
         console.print(_difference_table(content, key))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ def run_experiment(
     Raises:
         ConfigError, DatasetError, CheckpointError, ArtifactError: for what makes the run as a whole impossible.
     """
-    from pipeline import aggregate, complete, generate, observe, score, summary
+    from pipeline import aggregate, complete, generate, observe, report, score, summary
     from pipeline.selection import select
 
     folder = RunFolder(out)
@@ -80,9 +79,7 @@ def run_experiment(
             tables = aggregate.run(experiment, folder, units)
             summary.write(experiment, folder, units, tables, problems)
             say(f"aggregate  tables in {folder.tables}")
-        if "report" in stages and (not folder.report.exists() or _older(folder.report, folder.summary)):
-            from pipeline import report
-
+        if "report" in stages and not report.is_current(folder):
             report.run(experiment, folder)
             say(f"report     {folder.report}")
     return RunResult(folder, tuple(reports), tuple(problems))
@@ -128,7 +125,3 @@ def collect_problems(folder: RunFolder, reports: list[StageReport]) -> list[dict
             unit = path.parent.relative_to(folder.root).as_posix()
             problems.append({"stage": stamp.made_from.get("stage"), "unit": unit, **problem} if stamp else problem)
     return problems
-
-
-def _older(path: Path, than: Path) -> bool:
-    return than.exists() and os.stat(path).st_mtime_ns < os.stat(than).st_mtime_ns  # noqa: PTH116

@@ -98,9 +98,7 @@ def make_pairs(
                 (T_net_camera @ T_camera_object).astype(np.float32),
                 *unit,
             )
-            for object_id, cloud, T_camera_object in zip(
-                view.object_ids, clouds, view.T_camera_object, strict=True
-            )
+            for object_id, cloud, T_camera_object in zip(view.object_ids, clouds, view.T_camera_object, strict=True)
             if len(cloud) >= min_points
         ]
         return partials, len(clouds) - len(partials)

@@ -103,10 +103,11 @@ def _cameras(data: RunData) -> dict[str, Setting]:
 
 def _compared(data: RunData) -> list[tuple[str, str]]:
     dataset = data.summary["dataset"]
-    one = len(data.arms) == 1
+    cameras = ", ".join(dataset["cameras"])
+    size = f"{tables.counted(dataset['scenes'], 'scene')}, {tables.counted(dataset['views'], 'view')}"
     return [
-        ("arms", f"{len(data.arms)} arm{'' if one else 's'}: {', '.join(data.arms)}"),
-        ("observations", f"{dataset['scenes']} scenes, {dataset['views']} views, {', '.join(dataset['cameras'])}"),
+        ("arms", f"{tables.counted(len(data.arms), 'arm')}: {', '.join(data.arms)}"),
+        ("observations", f"{size}, {cameras}"),
         ("splits", ", ".join(dataset["splits"])),
         ("completion enters", str(data.summary["entry"])),
         ("one point a voxel of", f"{1000 * data.summary['density']:g} mm, in every arm"),

@@ -82,7 +82,7 @@ def per_arm(data: RunData, table: pd.DataFrame, caption: str) -> list[Table]:
             rows.append((_label(shown, primary=data.experiment.primary_metric), *cells))
         scenes, views = part["n_scenes"].max(), part["n_views"].max()
         title = f"{caption}, {'all splits' if split == WHOLE else split}" if len(splits) > 1 else caption
-        size = f"{_count(scenes, 'scene')}, {_count(views, 'view')} an arm"
+        size = f"{counted(scenes, 'scene')}, {counted(views, 'view')} an arm"
         note = f"Mean over {size}; brackets: {_confidence(data)} interval over scenes."
         result.append(Table(title, ("", *data.arms), tuple(rows), note))
     return result
@@ -169,7 +169,7 @@ def by_object(
     for item in objects:
         scenes = utility[(utility["object"] == item) & (utility["split"] == WHOLE)]["n_scenes"]
         cells = [Cell(metric(name).number(values.get((name, item, arm)))) for name, arm, _ in columns]
-        rows.append((Cell(object_title(data, item), f"{_count(scenes.max(), 'scene')}"), *cells))
+        rows.append((Cell(object_title(data, item), f"{counted(scenes.max(), 'scene')}"), *cells))
     heads = tuple(f"{metric(name).title}: {arm}" for name, arm, _ in columns)
     return Table("By object", ("object", *heads), tuple(rows))
 
@@ -259,7 +259,7 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _count(count: Any, noun: str) -> str:
+def counted(count: Any, noun: str) -> str:
     n = 0 if pd.isna(count) else int(count)
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
