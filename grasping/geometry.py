@@ -12,7 +12,6 @@ The cache is keyed by content hashes: changing a file makes a new entry, and an 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,20 +144,27 @@ def load_object(model_dir: Path, object_id: int, cache: Path | None) -> ObjectGe
 
     sdf_path = own_sdf
     if not sdf_path.is_file():
-        sdf_path = cache / "models" / f"{object_id:03d}" / "textured.sdf"
-        made_from = {"mesh_sha256": mesh_hash, "cells": GRID_CELLS, "padding": GRID_PADDING, "version": _GRID_VERSION}
-        if not sdf_path.is_file() or _read_note(sdf_path) != made_from:
-            grid = _make_grid(mesh_path, *read_mesh(mesh_path))
+        sdf_path = made_sdf_path(mesh_path, cache)
+        if not sdf_path.is_file():  # saved atomically under its content's name: one that is there is right
             sdf_path.parent.mkdir(parents=True, exist_ok=True)
-            _note_path(sdf_path).unlink(missing_ok=True)  # a grid without its note is made again, never trusted
-            grid.save(sdf_path)
-            _write_note(sdf_path, made_from)
+            _make_grid(mesh_path, *read_mesh(mesh_path)).save(sdf_path)
     values_file = cache / "parsed" / f"{_content_hash(sdf_path)}-sdf.npy"
     values = _mapped(values_file)
     shape, origin, resolution = read_header(sdf_path)
     if values is None or values.shape != shape:
         values = _store(values_file, SignedDistanceGrid.load(sdf_path).values)
     return ObjectGeometry(object_id, points, SignedDistanceGrid(values, origin, resolution))
+
+
+def made_sdf_path(mesh_path: Path, cache: Path) -> Path:
+    """Return where the signed distances that we make for a mesh lie: named by its content, so datasets can share."""
+    name = f"{_content_hash(mesh_path)[:32]}-{GRID_CELLS}-{GRID_PADDING}-{_GRID_VERSION}.sdf"
+    return Path(cache) / "distances" / name
+
+
+def derived_versions() -> dict[str, int]:
+    """Return what decides the numbers that we derive from a model, for fingerprints."""
+    return {"cells": GRID_CELLS, "padding": GRID_PADDING, "grid": _GRID_VERSION, "points": _SAMPLE_VERSION}
 
 
 def _make_grid(path: Path, vertices: FloatArray, faces: NDArray[np.int64]) -> SignedDistanceGrid:
@@ -194,21 +200,3 @@ def _store(path: Path, array: FloatArray) -> FloatArray:
         temporary.unlink(missing_ok=True)
     mapped = _mapped(path)
     return array if mapped is None else mapped
-
-
-def _note_path(sdf_path: Path) -> Path:
-    return sdf_path.with_name(sdf_path.name + ".json")
-
-
-def _read_note(sdf_path: Path) -> object:
-    try:
-        return json.loads(_note_path(sdf_path).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _write_note(sdf_path: Path, note: dict[str, object]) -> None:
-    path = _note_path(sdf_path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(note))
-    temporary.replace(path)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from grasping.collision import collide_in_groups, lattice_in_box, points_in_box
 from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, find_contacts
 from grasping.force_closure import FRICTIONS, minimum_friction, required_angle
-from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry
+from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry, derived_versions
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER
 from grasping.suppression import suppress
@@ -74,6 +74,7 @@ def fingerprint() -> dict[str, object]:
         "normal_radius": NORMAL_RADIUS,
         "minimum_samples": MINIMUM_SAMPLES,
         "ties": "columns",
+        "derived": derived_versions(),
     }
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasping import protocol
-from grasping.geometry import GeometryError, ObjectGeometry, load_object, read_mesh
+from grasping.geometry import GeometryError, ObjectGeometry, load_object, made_sdf_path, read_mesh
 from grasping.grasps import COLUMNS, Grasps
 from grasping.protocol import ViewScore
 from grasping.signed_distance import SignedDistanceGrid
@@ -297,7 +297,9 @@ def stage_root(dataset_root: Path, cache: Path, object_ids: Iterable[int] | None
         staged.mkdir(exist_ok=True)
         _link(staged / "nontextured.ply", model / "nontextured.ply")
         own = model / "textured.sdf"
-        _link(staged / "textured.sdf", own if own.is_file() else (cache / "models" / name / "textured.sdf").resolve())
+        _link(
+            staged / "textured.sdf", own if own.is_file() else made_sdf_path(model / "nontextured.ply", cache).resolve()
+        )
         if (model / "textured.obj").is_file():
             _link(staged / "textured.obj", model / "textured.obj")
         else:

@@ -16,7 +16,8 @@ Writes
     ========================== =====================================================================================
 
     and ``summary.json`` (:mod:`pipeline.summary`). Utility metrics are those of :mod:`grasping.utility`; a view or
-    object without grasps counts as zero. Means are over views within a scene, then over scenes; views are never
+    object without grasps counts as zero, and so does every observed view of
+    a unit that failed. Means are over views within a scene, then over scenes; views are never
     resampled.
 """
 
@@ -24,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,15 @@ from tqdm import tqdm
 
 from grasping.utility import view_utility
 from pipeline.artifacts import ArtifactError, atomic_write, read_stamp
+from pipeline.cloud_files import load_observation
 from pipeline.complete import METRICS_FILE
 from pipeline.config import METRICS, Experiment
-from pipeline.run_folder import STAMP, RunFolder, unit_folder
-from pipeline.score import GRASPS_FILE, VIEWS_FILE
+from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
+from pipeline.score import COLUMNS, GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit
 from pipeline.statistics import recovered_utility, scene_mean
 
-VERSION = 3
+VERSION = 4
 WHOLE = "all"
 KEYS = ["arm", "generator", "scorer", "camera", "split", "scene"]
 COMPARISON_COLUMNS = [
@@ -67,15 +68,15 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Table
     """Aggregate every finished unit.
 
     Raises:
-        ArtifactError: if nothing is scored, or a score was made from grasps or clouds that have changed since.
+        ArtifactError: if a unit is neither scored nor failed, or was made from what has changed since.
     """
     grasps, views = _read_scores(experiment, run, units)
     completion_views = _read_completion(experiment, run, units)
     per_view = _view_utilities(grasps, views)
     statistics = experiment.statistics
-    utility = _estimates(per_view, list(METRICS), statistics.confidence)
+    utility = _estimates(per_view, list(METRICS), statistics.level)
     metrics = [name for name in completion_views.columns if name not in (*KEYS, "view", "object", "status")]
-    completion = _estimates(_with_means(completion_views, metrics), metrics, statistics.confidence)
+    completion = _estimates(_with_means(completion_views, metrics), metrics, statistics.level)
     differences = [
         _comparisons(experiment, per_view, list(METRICS)),
         _comparisons(experiment, _with_means(completion_views, metrics), metrics),
@@ -106,21 +107,41 @@ def _units(experiment: Experiment, units: list[SceneUnit]) -> Iterator[tuple[dic
 
 
 def _read_scores(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    grasps, views = [], []
+    """Return all rows of grasps and of views; the views of a unit that failed count as views without grasps."""
+    grasps, views = [COLUMNS.empty_table().to_pandas()], []
     for keys, unit in _units(experiment, units):
-        folder = unit_folder(run.scores(keys["arm"], keys["generator"], keys["scorer"]), keys["scene"], keys["camera"])
+        clouds = unit_folder(run.clouds(keys["arm"]), unit.scene, unit.camera)
+        dump = unit_folder(run.dump(keys["arm"], keys["generator"]), unit.scene, unit.camera)
+        folder = unit_folder(run.scores(keys["arm"], keys["generator"], keys["scorer"]), unit.scene, unit.camera)
         stamp = read_stamp(folder / STAMP)
         if stamp is None:
-            continue  # the unit failed; its problem is on record
-        dump = read_stamp(unit_folder(run.dump(keys["arm"], keys["generator"]), unit.scene, unit.camera) / STAMP)
-        if dump is None or stamp.made_from["dump"] != dump.fingerprint:
-            raise ArtifactError(f"{folder}: scored from other grasps than now lie beside it; run `score` again")
+            if not (folder / FAILURE).exists():
+                raise ArtifactError(f"{folder}: not scored yet; run `score`, or the whole experiment, first")
+            views.append(_failed_views(run, unit).assign(**keys))
+            continue
+        for source, maker, key in ((dump, folder, "dump"), (clouds, dump, "clouds")):
+            made, used = read_stamp(source / STAMP), read_stamp(maker / STAMP)
+            if made is None or used is None or used.made_from[key] != made.fingerprint:
+                raise ArtifactError(f"{maker}: made from other {key} than now lie in the run; run the stages again")
         grasps.append(pd.read_parquet(folder / GRASPS_FILE).assign(**keys))
         views.append(pd.read_parquet(folder / VIEWS_FILE).assign(**keys))
     if not views or not sum(len(table) for table in views):
         raise ArtifactError(f"{run.root}: nothing is scored; run the stages before, and see {run.problems.name}")
-    columns = [*KEYS, *[name for name in grasps[0].columns if name not in KEYS]]
-    return pd.concat(grasps, ignore_index=True)[columns], pd.concat(views, ignore_index=True)
+    rows = pd.concat(grasps, ignore_index=True)
+    return rows.reindex(columns=[*KEYS, *COLUMNS.names]), pd.concat(views, ignore_index=True)
+
+
+def _failed_views(run: RunFolder, unit: SceneUnit) -> pd.DataFrame:
+    """Return rows without grasps for what was observed of a unit that failed later."""
+    folder = unit_folder(run.observations, unit.scene, unit.camera)
+    rows = []
+    for view in unit.views:
+        path = view_file(folder, view, ".npz")
+        if path.exists():
+            ids = load_observation(path).objects.object_ids
+            rows.append({"view": view, "objects": ",".join(map(str, ids)), "reason": "unit failed"})
+    counts = dict.fromkeys(("generated", "refused", "suppressed", "kept"), 0)
+    return pd.DataFrame(rows, columns=["view", "objects", "reason"]).assign(**counts)
 
 
 def _read_completion(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> pd.DataFrame:
@@ -191,12 +212,12 @@ def _slices(scenes: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame
             )
 
 
-def _estimates(per_view: pd.DataFrame, metrics: list[str], confidence: float) -> pd.DataFrame:
+def _estimates(per_view: pd.DataFrame, metrics: list[str], level: float) -> pd.DataFrame:
     rows = []
     for keys, part in _slices(_scenes(per_view, metrics)):
         for metric in metrics:
             known = part[part[metric].notna()]
-            estimate = scene_mean(known[metric], list(known["split"]), confidence)
+            estimate = scene_mean(known[metric], list(known["split"]), level)
             rows.append(
                 {
                     **keys,
@@ -234,7 +255,7 @@ def _comparisons(experiment: Experiment, per_view: pd.DataFrame, metrics: list[s
             labels = {name: value for name, value in keys.items() if name != "arm"}
             for metric in metrics:
                 known = part[part[metric].notna()]
-                estimate = scene_mean(known[metric], list(known["split"]), experiment.statistics.confidence)
+                estimate = scene_mean(known[metric], list(known["split"]), experiment.statistics.level)
                 rows.append(
                     {
                         "arm_a": a,
@@ -280,7 +301,7 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
                         low,
                         high,
                         strata,
-                        confidence=experiment.statistics.confidence,
+                        level=experiment.statistics.level,
                         draws=experiment.statistics.draws,
                         seed=experiment.seed,
                     )
@@ -315,14 +336,3 @@ def _write(tables: Tables, run: RunFolder) -> None:
     ):
         with atomic_write(run.tables / f"{name}.parquet") as stream:
             table.to_parquet(stream, index=False)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read one of the run's tables.
-
-    Raises:
-        ArtifactError: if it is missing.
-    """
-    if not path.exists():
-        raise ArtifactError(f"{path}: no such table; run `aggregate` first")
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=True)

@@ -143,18 +143,6 @@ def read_stamp(path: Path) -> Stamp | None:
         return None
 
 
-def require_stamp(path: Path, remedy: str) -> Stamp:
-    """Return the stamp of an input unit.
-
-    Raises:
-        ArtifactError: if that unit is not finished.
-    """
-    stamp = read_stamp(path)
-    if stamp is None:
-        raise ArtifactError(f"{path.parent}: not finished ({path.name} is absent or broken); {remedy}")
-    return stamp
-
-
 def why_stale(path: Path, made_from: Mapping[str, Any]) -> str | None:
     """Return None where the unit is finished and current, else why it has to be made.
 

@@ -12,7 +12,7 @@ Writes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grasping.clouds import voxel_downsample
-from pipeline.artifacts import FileHashes, atomic_write, derive_seed, file_hash, fingerprint, read_stamp
+from pipeline.artifacts import FileHashes, atomic_write, derive_seed, file_hash, fingerprint, read_stamp, why_stale
 from pipeline.cloud_files import OK, ObjectClouds, load_observation, save_clouds
 from pipeline.config import Arm, Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
@@ -30,7 +30,7 @@ from pipeline.fidelity import fidelity
 from pipeline.frames import viewing_frame
 from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
 from pipeline.selection import SceneUnit
-from pipeline.truth import TrueSurfaces
+from pipeline.truth import SURFACE_VERSION, TrueSurfaces
 
 VERSION = 1
 # Fewer points than this say too little of a shape to complete it; the observation is kept as it is.
@@ -52,7 +52,7 @@ class Job:
     surfaces: TrueSurfaces
     density: float
     seed: int
-    complete: Completion | None
+    complete: Completion | None = None
 
 
 def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, device: str) -> StageReport:
@@ -61,9 +61,11 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, devic
     reports = []
     for arm in experiment.arms:
         made_from, load = describe_arm(arm, device)
-        complete = _LazyCompletion(load) if load is not None else None
-        plans = [_plan(experiment, run, arm, made_from, complete, unit, hashes) for unit in units]
+        plans = [_plan(experiment, run, arm, made_from, unit, hashes) for unit in units]
         hashes.save()
+        if load is not None and any(why_stale(plan.stamp, plan.made_from) is not None for plan in plans):
+            complete = load()  # an error here is the arm's, not an object's
+            plans = [replace(plan, job=replace(plan.job, complete=complete)) for plan in plans]
         reports.append(carry_out(f"complete {arm.name}", complete_unit, plans, workers=1))
     return StageReport(
         "complete",
@@ -94,21 +96,6 @@ def describe_arm(arm: Arm, device: str) -> tuple[dict[str, Any], Callable[[], Co
         "checkpoint": file_hash(folder / "config.json"),
     }
     return made_from, lambda: _network(folder, merge, device)
-
-
-class _LazyCompletion:
-    """Loads a network when the first unit needs it, so that a run where nothing is stale loads none."""
-
-    def __init__(self, load: Callable[[], Completion]) -> None:
-        self._load = load
-        self._loaded: Completion | None = None
-
-    def __call__(
-        self, clouds: list[NDArray[np.float32]], T_table_camera: NDArray[np.float64], seeds: list[int]
-    ) -> list[NDArray[np.float32]]:
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded(clouds, T_table_camera, seeds)
 
 
 def _network(folder: Path, merge: str, device: str) -> Completion:
@@ -145,7 +132,6 @@ def _plan(
     run: RunFolder,
     arm: Arm,
     arm_made_from: dict[str, Any],
-    complete: Completion | None,
     unit: SceneUnit,
     hashes: FileHashes,
 ) -> Plan:
@@ -168,10 +154,11 @@ def _plan(
         **arm_made_from,
         "density": experiment.density,
         "models": models,
+        "surfaces": SURFACE_VERSION,
         "seed": experiment.seed,
     }
     surfaces = TrueSurfaces(dataset, experiment.cache_folder(), hashes)
-    job = Job(arm, unit, observations, out, surfaces, experiment.density, experiment.seed, complete)
+    job = Job(arm, unit, observations, out, surfaces, experiment.density, experiment.seed)
     return Plan(label, out, made_from, job, blocked)
 
 
@@ -227,6 +214,8 @@ def _perfect(partial: ObjectClouds, truth: list[NDArray[np.float32]]) -> ObjectC
 
 def _completed(job: Job, view: int, partial: ObjectClouds, T_table_camera: NDArray[np.float64]) -> ObjectClouds:
     """Complete what has enough points; a failed object has no cloud and says why."""
+    from completion.completer import CompletionError
+
     assert job.complete is not None
     clouds: list[NDArray[np.float32]] = list(partial.clouds)
     status = list(partial.status)
@@ -241,15 +230,10 @@ def _completed(job: Job, view: int, partial: ObjectClouds, T_table_camera: NDArr
     while chosen:
         try:
             made = job.complete([clouds[index] for index in chosen], T_table_camera, seeds)
-        except Exception as error:  # one object's failure is that object's row, not the view's
-            which = getattr(error, "index", None)
-            for position, index in enumerate(list(chosen)):
-                if which in (None, position):
-                    clouds[index] = np.zeros((0, 3), np.float32)
-                    status[index] = f"failed: {getattr(error, 'reason', error)}"
-            if which is None:
-                break
-            del chosen[which], seeds[which]
+        except CompletionError as error:  # one object's failure is that object's row, not the view's
+            clouds[chosen[error.index]] = np.zeros((0, 3), np.float32)
+            status[chosen[error.index]] = f"failed: {error.reason}"
+            del chosen[error.index], seeds[error.index]
         else:
             for index, cloud in zip(chosen, made, strict=True):
                 clouds[index], status[index] = cloud, OK

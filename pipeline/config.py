@@ -113,11 +113,11 @@ class StatisticsSection(_Model):
     """How arms are compared.
 
     Attributes:
-        confidence: of the intervals.
+        level: of the intervals.
         draws: bootstrap draws for the recovered utility.
     """
 
-    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    level: float = Field(0.95, gt=0.5, lt=1.0)
     draws: int = Field(10_000, ge=100)
 
 
@@ -135,7 +135,7 @@ class Experiment(_Model):
         entry: where completion enters: what the generator samples, what its collision filter tests, or both.
             Where it does not enter, the observed cloud is used.
         density: common voxel edge in metres to which every arm's clouds are brought, so that density does not
-            pass for quality.
+            pass for quality. Not below 3 mm, the density of the observations themselves.
         generators: grasp generators.
         scorers: ``analytic`` (our implementation of the protocol) and/or ``graspnetapi`` (the referee itself).
         primary_metric: the one metric that answers the question, declared before the run.
@@ -146,13 +146,13 @@ class Experiment(_Model):
     """
 
     format_version: Literal[1]
-    name: str
+    name: str = Field(pattern=r"^[^/\\\\\n]+$")
     question: str = "Does a better shape-completion loss give a robot better grasps?"
     dataset: DatasetSection
     arms: tuple[Arm, ...]
     comparisons: tuple[tuple[str, str], ...] | None = None
     entry: Entry = "both"
-    density: float = Field(0.003, gt=0.0005, le=0.02)
+    density: float = Field(0.003, ge=0.003, le=0.02)
     generators: tuple[GeneratorSection, ...] = (GeneratorSection(),)
     scorers: tuple[Literal["analytic", "graspnetapi"], ...] = ("analytic",)
     primary_metric: str = "ap"
@@ -300,14 +300,24 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
 
     dataset = experiment.dataset.model_copy(update={"root": absolute(experiment.dataset.root)})
     arms = tuple(
-        # A name without a separator is a shipped checkpoint unless such a folder lies beside the file.
+        # A bare name is a shipped checkpoint; a folder beside the file is ./name.
         arm.model_copy(update={"checkpoint": str(absolute(Path(arm.checkpoint)))})
-        if arm.checkpoint is not None and ("/" in arm.checkpoint or (folder / arm.checkpoint).is_dir())
+        if arm.checkpoint is not None and "/" in arm.checkpoint
         else arm
         for arm in experiment.arms
     )
+    generators = tuple(
+        generator.model_copy(
+            update={
+                "parameters": {**generator.parameters, "folder": str(absolute(Path(generator.parameters["folder"])))}
+            }
+        )
+        if generator.name == "dump" and isinstance(generator.parameters.get("folder"), str)
+        else generator
+        for generator in experiment.generators
+    )
     cache = absolute(experiment.cache) if experiment.cache is not None else None
-    return experiment.model_copy(update={"dataset": dataset, "arms": arms, "cache": cache})
+    return experiment.model_copy(update={"dataset": dataset, "arms": arms, "generators": generators, "cache": cache})
 
 
 def shipped_config(name: str) -> Path:

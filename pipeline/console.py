@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline import summary
@@ -56,10 +57,10 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
     """Print utility per arm, completion beside it, and the paired differences."""
     data = content["dataset"]
     console.print()
-    console.print(f"[bold]{content['name']}[/]: {content['question']}")
-    console.print(
-        f"{data['scenes']} scenes, {data['views']} views; mean over scenes; brackets: 95 % interval over scenes"
-    )
+    console.print(f"[bold]{escape(content['name'])}[/]: {escape(content['question'])}")
+    counts = f"{_counted(data['scenes'], 'scene')}, {_counted(data['views'], 'view')}"
+    level = f"{100 * content['level']:g} %"
+    console.print(f"{counts}; mean over scenes; brackets: {level} interval over scenes")
     for generator, scorer, camera in sorted({(r["generator"], r["scorer"], r["camera"]) for r in content["utility"]}):
         key = (generator, scorer, camera)
         console.print(
@@ -140,6 +141,10 @@ def _interval(row: Mapping[str, Any], digits: int, sign: str = "") -> str:
 
 def _index(rows: Iterable[dict[str, Any]], key: Key) -> dict[tuple[str, str], dict[str, Any]]:
     return {(r["arm"], r["metric"]): r for r in rows if (r["generator"], r["scorer"], r["camera"]) == key}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from pipeline.artifacts import read_stamp, run_lock, write_json
 from pipeline.config import ConfigError, Experiment
-from pipeline.run_folder import STAMP, RunFolder, StageReport
+from pipeline.run_folder import FAILURE, STAMP, RunFolder, StageReport, unit_folder
+from pipeline.selection import SceneUnit, select
 
 STAGES = ("observe", "complete", "generate", "score", "aggregate", "report")
 
@@ -52,11 +54,10 @@ def run_experiment(
         ConfigError, DatasetError, CheckpointError, ArtifactError: for what makes the run as a whole impossible.
     """
     from pipeline import aggregate, complete, generate, observe, report, score, summary
-    from pipeline.selection import select
 
     folder = RunFolder(out)
     units = select(experiment)
-    _check_parts(experiment, device)
+    _check_parts(experiment, device, stages)
     reports: list[StageReport] = []
     with run_lock(out):
         _record(experiment, folder)
@@ -72,7 +73,7 @@ def run_experiment(
         if "score" in stages:
             reports.append(score.run(experiment, folder, units, workers=workers))
             say(_line(reports[-1]))
-        problems = collect_problems(folder, reports)
+        problems = collect_problems(experiment, folder, units)
         write_json(folder.problems, problems)
         fresh = any(report.made for report in reports)
         if "aggregate" in stages and (fresh or not summary.is_current(experiment, folder) or len(stages) == 1):
@@ -85,14 +86,16 @@ def run_experiment(
     return RunResult(folder, tuple(reports), tuple(problems))
 
 
-def _check_parts(experiment: Experiment, device: str) -> None:
-    """Find out before the work begins whether every arm and generator can be had."""
+def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...]) -> None:
+    """Find out before the work begins whether every arm, generator and scorer can be had."""
     from grasping.generators import make_generator
     from pipeline.complete import describe_arm
 
-    for arm in experiment.arms:
-        describe_arm(arm, device)
-    if "graspnetapi" in experiment.scorers:
+    for arm in experiment.arms if "complete" in stages else ():
+        _, load = describe_arm(arm, device)
+        if load is not None:
+            load()
+    if "graspnetapi" in experiment.scorers and "score" in stages:
         from grasping import reference
 
         if not reference.available():
@@ -111,17 +114,34 @@ def _line(report: StageReport) -> str:
     return f"{report.stage:<10} {', '.join(part for part in parts if part) or 'nothing to do'}"
 
 
-def collect_problems(folder: RunFolder, reports: list[StageReport]) -> list[dict[str, Any]]:
-    """List what failed: whole units of this run, and what the stamps of finished units have on record."""
-    problems = [
-        {"stage": report.stage, "unit": failure.label, "view": None, "object": None, "reason": failure.error}
-        | ({"traceback": failure.trace} if failure.trace else {})
-        for report in reports
-        for failure in report.failures
-    ]
-    for path in sorted(folder.root.glob(f"**/{STAMP}")):
-        stamp = read_stamp(path)
-        for problem in stamp.problems if stamp else ():
-            unit = path.parent.relative_to(folder.root).as_posix()
-            problems.append({"stage": stamp.made_from.get("stage"), "unit": unit, **problem} if stamp else problem)
+def collect_problems(experiment: Experiment, folder: RunFolder, units: list[SceneUnit]) -> list[dict[str, Any]]:
+    """List what failed in the experiment's units, in this run or one before: whole units, and rows inside others."""
+    problems: list[dict[str, Any]] = []
+    for base in _unit_bases(experiment, folder):
+        for unit in units:
+            path = unit_folder(base, unit.scene, unit.camera)
+            stamp = read_stamp(path / STAMP)
+            name = path.relative_to(folder.root).as_posix()
+            if stamp is not None:
+                problems += [{"stage": stamp.made_from.get("stage"), "unit": name, **row} for row in stamp.problems]
+            elif (path / FAILURE).exists():
+                failure = json.loads((path / FAILURE).read_text())
+                problems.append({**failure, "unit": name, "view": None, "object": None})
     return problems
+
+
+def _unit_bases(experiment: Experiment, folder: RunFolder) -> list[Path]:
+    """Return the folders below which the stages' units lie, in the order of the stages."""
+    arms = [arm.name for arm in experiment.arms]
+    generators = [generator.label for generator in experiment.generators]
+    return [
+        folder.observations,
+        *(folder.clouds(arm) for arm in arms),
+        *(folder.dump(arm, generator) for arm in arms for generator in generators),
+        *(
+            folder.scores(arm, generator, scorer)
+            for arm in arms
+            for generator in generators
+            for scorer in experiment.scorers
+        ),
+    ]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from grasping.clouds import voxel_downsample
-from grasping.generators import for_view, make_generator
+from grasping.generators import for_view, identity, make_generator
 from grasping.transforms import invert
 from pipeline.artifacts import atomic_write, derive_seed, read_stamp
 from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
@@ -46,8 +46,11 @@ class Job:
 
 def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> list[Plan]:
     """Return one plan an arm, generator, scene and camera."""
+    made = {
+        generator.label: make_generator(generator.name, **generator.parameters) for generator in experiment.generators
+    }
     return [
-        _plan(experiment, run, arm, generator, unit)
+        _plan(experiment, run, arm, generator, made[generator.label], unit)
         for arm in experiment.arms
         for generator in experiment.generators
         for unit in units
@@ -59,7 +62,9 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, worke
     return carry_out("generate", generate_unit, plans(experiment, run, units), workers=workers)
 
 
-def _plan(experiment: Experiment, run: RunFolder, arm: Arm, generator: GeneratorSection, unit: SceneUnit) -> Plan:
+def _plan(
+    experiment: Experiment, run: RunFolder, arm: Arm, generator: GeneratorSection, made: Any, unit: SceneUnit
+) -> Plan:
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     clouds = unit_folder(run.clouds(arm.name), unit.scene, unit.camera)
     out = unit_folder(run.dump(arm.name, generator.label), unit.scene, unit.camera)
@@ -70,6 +75,7 @@ def _plan(experiment: Experiment, run: RunFolder, arm: Arm, generator: Generator
         "observations": observed.fingerprint if observed else None,
         "clouds": completed.fingerprint if completed else None,
         "generator": generator.model_dump(),
+        "identity": identity(made, unit.scene, unit.camera, unit.views),
         "entry": experiment.entry_of(arm),
         "density": experiment.density,
         "seed": experiment.seed,

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Stamp, why_stale, write_stamp
+from pipeline.artifacts import Stamp, why_stale, write_json, write_stamp
 from pipeline.engine import Outcome, run_units
 
 STAMP = "stamp.json"
+FAILURE = "failure.json"  # instead of a stamp, where a unit failed as a whole
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,24 @@ def carry_out(
         plans: all units of the stage.
         workers: processes.
     """
+    for plan in plans:
+        if plan.blocked is not None:
+            plan.stamp.unlink(missing_ok=True)  # what it was made from is gone: it must not pass for current
     blocked = [Outcome(plan.label, error=plan.blocked) for plan in plans if plan.blocked is not None]
     possible = [plan for plan in plans if plan.blocked is None]
     stale = {plan.label: reason for plan in possible if (reason := why_stale(plan.stamp, plan.made_from)) is not None}
     units = [(plan.label, plan) for plan in possible if plan.label in stale]
     outcomes = run_units(partial(_make, function), units, workers=workers, title=f"{stage:<9}")
-    failures = tuple(outcome for outcome in outcomes if outcome.error is not None)
+    failures = (*blocked, *(outcome for outcome in outcomes if outcome.error is not None))
+    folders = {plan.label: plan.folder for plan in plans}
+    for failure in failures:
+        record = {"stage": stage.split()[0], "reason": failure.error, "traceback": failure.trace}
+        write_json(folders[failure.label] / FAILURE, record)
     return StageReport(
         stage,
-        made=len(units) - len(failures),
+        made=sum(outcome.error is None for outcome in outcomes),
         current=len(possible) - len(units),
-        failures=(*blocked, *failures),
+        failures=failures,
         stale=stale,
     )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ def _plan(
         "truth": truth,
         "scorer": scorer,
         "protocol": fingerprint(protocol.fingerprint()),
+        "referee": metadata.version("graspnetAPI") if scorer == "graspnetapi" else None,
     }
     job = Job(experiment.dataset.root, experiment.cache_folder(), unit, dump, out, scorer)
     return Plan(f"{arm}/{generator}/{scorer}/{unit.label}", out, made_from, job, blocked)

@@ -39,6 +39,11 @@ def select(experiment: Experiment) -> list[SceneUnit]:
             raise ConfigError(
                 f"{section.root}: no scene {missing[0]} for camera {camera!r}; it holds {_ranges(present)}"
             )
+        for name in section.splits or ():
+            if not dataset.scene_ids(name):
+                raise ConfigError(
+                    f"{section.root}: no scene of split {name!r} for {camera!r}; fetch it, or drop the split"
+                )
         for scene in scenes:
             split = dataset.split_of(scene)
             if section.splits is not None and split not in section.splits:

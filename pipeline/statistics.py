@@ -29,13 +29,13 @@ class Estimate:
         return bool(self.low > 0 or self.high < 0)
 
 
-def scene_mean(values: ArrayLike, strata: Sequence[object], confidence: float = 0.95) -> Estimate:
+def scene_mean(values: ArrayLike, strata: Sequence[object], level: float = 0.95) -> Estimate:
     """Estimate a mean over scenes, or a mean paired difference.
 
     Args:
         values: ``(S,)`` one value a scene (its mean over views, or its paired difference).
         strata: S labels; scenes of one label are exchangeable.
-        confidence: of the interval.
+        level: of the interval.
 
     Returns:
         The mean over all scenes with a stratified t interval (Satterthwaite's degrees of freedom). Strata of a
@@ -58,7 +58,7 @@ def scene_mean(values: ArrayLike, strata: Sequence[object], confidence: float = 
     if total == 0.0:
         return Estimate(float(x.mean()), float(x.mean()), float(x.mean()), len(x))
     freedom = 1.0 / float(np.sum(np.square(np.divide(variances, total)) / degrees))
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * total**0.5
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * total**0.5
     return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
 
 
@@ -78,7 +78,7 @@ def recovered_utility(
     oracle: ArrayLike,
     strata: Sequence[object],
     *,
-    confidence: float = 0.95,
+    level: float = 0.95,
     draws: int = 10_000,
     seed: int = 0,
 ) -> Recovered:
@@ -92,7 +92,7 @@ def recovered_utility(
         The ratio with a percentile interval; undefined where the interval of the denominator holds 0 or there is none.
     """
     a, p, o = (np.asarray(values, dtype=np.float64) for values in (arm, partial, oracle))
-    gain = scene_mean(o - p, strata, confidence)
+    gain = scene_mean(o - p, strata, level)
     if np.isnan(gain.low):
         return Recovered(np.nan, np.nan, np.nan, "undefined: too few scenes for an interval of oracle - partial")
     if not gain.excludes_zero:
@@ -103,7 +103,7 @@ def recovered_utility(
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = (a - p)[picks].mean(axis=1) / (o - p)[picks].mean(axis=1)
-    tail = (1 - confidence) / 2
+    tail = (1 - level) / 2
     low, high = np.quantile(ratios[np.isfinite(ratios)], [tail, 1 - tail])
     return Recovered(float((a - p).mean() / (o - p).mean()), float(low), float(high))
 

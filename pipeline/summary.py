@@ -2,7 +2,7 @@
 
 Schema (``format_version`` 1)
 -----------------------------
-``name, question, primary_metric, seed, entry, density``
+``name, question, primary_metric, seed, level, entry, density``
     from the experiment.
 ``dataset``
     ``{root, cameras, scenes, views, splits}``: counts, and the names of the splits.
@@ -18,7 +18,8 @@ Schema (``format_version`` 1)
 ``recovered``
     list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, reason}``.
 ``counts``
-    ``{views_without_grasps: {arm: n}, grasps: {arm: {reason: n}}}``: failures are counted aloud.
+    list of ``{arm, generator, scorer, camera, views, views_without_grasps, outcomes: {reason: n}}``: failures are
+    counted aloud.
 ``problems``
     how many rows ``problems.json`` has.
 ``warnings``
@@ -64,6 +65,7 @@ def write(
         "question": experiment.question,
         "primary_metric": experiment.primary_metric,
         "seed": experiment.seed,
+        "level": experiment.statistics.level,
         "entry": experiment.entry,
         "density": experiment.density,
         "dataset": {
@@ -112,7 +114,8 @@ def read(folder: RunFolder) -> dict[str, Any] | None:
 def is_current(experiment: Experiment, folder: RunFolder) -> bool:
     """Say whether the summary was made from exactly what now lies in the run folder."""
     summary = read(folder)
-    return summary is not None and summary["provenance"]["fingerprint"] == _state(experiment, folder)
+    known = (summary or {}).get("provenance")
+    return isinstance(known, dict) and known.get("fingerprint") == _state(experiment, folder)
 
 
 def _state(experiment: Experiment, folder: RunFolder) -> str:
@@ -142,19 +145,21 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _counts(tables: Tables) -> dict[str, Any]:
+def _counts(tables: Tables) -> list[dict[str, Any]]:
+    setting = ["arm", "generator", "scorer", "camera"]
     whole = tables.views[tables.views["object"] == -1]
-    with_grasps = tables.grasps.groupby("arm")[["camera", "scene", "view"]].apply(
-        lambda part: len(part.drop_duplicates())
-    )
-    views = whole.groupby("arm")[["camera", "scene", "view"]].apply(lambda part: len(part.drop_duplicates()))
-    return {
-        "views_without_grasps": {str(arm): int(count - with_grasps.get(arm, 0)) for arm, count in views.items()},
-        "grasps": {
-            str(arm): {str(reason): int(count) for reason, count in part["reason"].value_counts().items()}
-            for arm, part in tables.grasps.groupby("arm")
-        },
-    }
+    counts = []
+    for key, views in whole.groupby(setting):
+        own = tables.grasps[(tables.grasps[setting] == list(key)).all(axis=1)]
+        counts.append(
+            {
+                **dict(zip(setting, map(str, key), strict=True)),
+                "views": len(views),
+                "views_without_grasps": len(views) - len(own[["scene", "view"]].drop_duplicates()),
+                "outcomes": {str(reason): int(n) for reason, n in own["reason"].value_counts().items()},
+            }
+        )
+    return counts
 
 
 def _warnings(
@@ -173,7 +178,7 @@ def _warnings(
     if problems:
         warnings.append(
             f"{len(problems)} problems are on record in problems.json. What failed in an arm counts as zero there; "
-            "views that could not be observed, and units that failed as a whole, are left out."
+            "views that could not be observed are left out of every arm."
         )
     if "oracle" in set(tables.utility["arm"]) and "partial" in set(tables.utility["arm"]):
         whole = tables.utility[(tables.utility["split"] == WHOLE) & (tables.utility["object"] == WHOLE)]

@@ -14,6 +14,8 @@ from pipeline.artifacts import FileHashes, atomic_write
 from pipeline.datasets.graspnet import GraspNetDataset
 from pipeline.pairs import SURFACE_POINTS, object_surface
 
+SURFACE_VERSION = 1  # raise when object_surface gives other points
+
 
 def model_files(dataset: GraspNetDataset, object_id: int) -> list[Path]:
     """List the files that define an object's true geometry; the signed distances may be absent."""
@@ -42,7 +44,9 @@ class TrueSurfaces:
             DatasetError: if the model is missing or has no surface.
         """
         source = self.dataset.model_dir(object_id) / "nontextured.ply"
-        stored = self.cache / "surfaces" / f"{self.hashes(source)}_{object_id:03d}_{SURFACE_POINTS}.npy"
+        stored = (
+            self.cache / "surfaces" / f"{self.hashes(source)}_{object_id:03d}_{SURFACE_POINTS}_{SURFACE_VERSION}.npy"
+        )
         try:
             return np.load(stored, allow_pickle=False)
         except (OSError, ValueError, EOFError):

@@ -28,13 +28,13 @@ fi
 echo "install_referee: graspnetAPI's part utils/dexnet is licensed for research and education only."
 
 # The ordinary packages are listed once, as the extra `referee` of pyproject.toml.
-"$python" - "$here/pyproject.toml" <<'PY' | xargs -d '\n' "$python" -m pip install
+"$python" - "$here/pyproject.toml" <<'PY' | xargs -d '\n' "$python" -m pip install -q -c "$here/constraints.txt"
 import sys, tomllib
 with open(sys.argv[1], "rb") as file:
     print("\n".join(tomllib.load(file)["project"]["optional-dependencies"]["referee"]))
 PY
 # These three pin versions of numpy and transforms3d that no current Python can install: take them without their pins.
-"$python" -m pip install --no-deps "graspnetAPI==1.2.11" "autolab_core==1.1.1" "grasp_nms==1.0.2"
+"$python" -m pip install -q --no-deps "graspnetAPI==1.2.11" "autolab_core==1.1.1" "grasp_nms==1.0.2"
 
 "$python" -c 'import graspnetAPI, grasp_nms' || {
     echo "install_referee: installed, but it cannot be imported (see above)" >&2

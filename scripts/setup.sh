@@ -19,7 +19,7 @@ fail() {
 }
 
 has_library() {
-    { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -qF "$1"
+    { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -F "$1" >/dev/null # not -q: a closed pipe would fail under pipefail
 }
 
 setup_system_libraries() {
@@ -31,6 +31,7 @@ setup_system_libraries() {
     [ ${#missing[@]} -gt 0 ] || return 0
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         echo "installing the system libraries that open3d needs: ${missing[*]}"
+        export DEBIAN_FRONTEND=noninteractive
         apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
             fail "could not install ${missing[*]}; install them by hand and run this again"
     else

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,6 +59,18 @@ class ViewBound(Protocol):
 def for_view(generator: Any, scene: int, camera: str, view: int) -> Generator:
     """Return the generator of one view: the generator itself unless it is a :class:`ViewBound`."""
     return generator.for_view(scene, camera, view) if isinstance(generator, ViewBound) else generator
+
+
+def identity(generator: Any, scene: int, camera: str, views: Sequence[int]) -> Any:
+    """Return what a generator's grasps depend on besides its input, for fingerprints: JSON can say it.
+
+    A generator may say so itself by a method ``identity(scene, camera, views)``; otherwise its dataclass fields and
+    its ``version`` count.
+    """
+    if hasattr(generator, "identity"):
+        return generator.identity(scene, camera, views)
+    fields = asdict(generator) if is_dataclass(generator) and not isinstance(generator, type) else repr(generator)
+    return {"parameters": fields, "version": getattr(generator, "version", None)}
 
 
 def _antipodal(**parameters: Any) -> Any:

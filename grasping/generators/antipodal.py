@@ -9,6 +9,7 @@ uses them, for the sign cannot be told from the viewpoint on completed far sides
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,6 +49,8 @@ class Antipodal:
         near, near_angle: metres and degrees within which two grasps are one.
         gripper: the hand.
     """
+
+    version: ClassVar[int] = 1  # raise when the same input and parameters give other grasps
 
     friction: float = 0.5
     one_sided: bool = True

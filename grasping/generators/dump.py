@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,10 @@ class DumpGenerator:
 
     def path(self, scene: int, camera: str, view: int) -> Path:
         return self.folder / f"scene_{scene:04d}" / camera / f"{view:04d}.npy"
+
+    def identity(self, scene: int, camera: str, views: Sequence[int]) -> list[str]:
+        """Return content hashes of the files of some views: what the grasps of these views depend on."""
+        return [_content(self.path(scene, camera, view)) for view in views]
 
     def for_view(self, scene: int, camera: str, view: int) -> ViewDump:
         return ViewDump(self.path(scene, camera, view))
@@ -67,3 +73,11 @@ class ViewDump:
         grasps = Grasps.load(self.path)
         # NaN sorts last under negation as under identity, and a stable sort leaves ties alone.
         return grasps[np.argsort(-grasps.confidence, kind="stable")]
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:20]
+    except OSError:
+        return "absent"

@@ -81,7 +81,7 @@ def sentence(data: RunData, setting: Setting, pair: tuple[str, str], shown: Metr
     row = difference(data, setting, pair, shown.name)
     if row is None:
         return f"{a} instead of {b}: no view was scored in both arms, so nothing can be said."
-    confidence = f"{100 * data.experiment.statistics.confidence:g} %"
+    confidence = f"{100 * data.experiment.statistics.level:g} %"
     amount, low, high = _amount(row, shown), row["ci_low"], row["ci_high"]
     if not is_known(low):
         scenes = int(row["n_scenes"])

@@ -59,7 +59,7 @@ def render(data: RunData) -> str:
         dark=Markup(style.css_variables(dark=True)),
         summary=data.summary,
         primary=metric(data.experiment.primary_metric),
-        confidence=f"{100 * data.experiment.statistics.confidence:g} %",
+        confidence=f"{100 * data.experiment.statistics.level:g} %",
         several=len(data.settings) > 1,
         answers=answer.answers(data),
         results=results,
@@ -244,7 +244,7 @@ def _provenance(data: RunData) -> list[tables.Table]:
         "dataset": data.summary["dataset"]["root"],
         "seed": data.summary["seed"],
         "fingerprint of everything the tables rest on": provenance["fingerprint"],
-        "confidence of intervals": data.experiment.statistics.confidence,
+        "level of intervals": data.experiment.statistics.level,
         "draws for recovered utility": data.experiment.statistics.draws,
     }
     result = [

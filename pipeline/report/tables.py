@@ -265,4 +265,4 @@ def counted(count: Any, noun: str) -> str:
 
 
 def _confidence(data: RunData) -> str:
-    return f"{100 * data.experiment.statistics.confidence:g} %"
+    return f"{100 * data.experiment.statistics.level:g} %"

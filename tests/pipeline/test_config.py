@@ -26,10 +26,20 @@ def test_shorthand_names_mean_the_three_kinds_of_arm(tmp_path: Path) -> None:
 
 def test_paths_count_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    experiment = load(tmp_path, HEAD + "arms: [partial, {name: a, checkpoint: mine}, {name: b, checkpoint: ../up}]\n")
+    experiment = load(
+        tmp_path,
+        HEAD
+        + "arms: [partial, {name: a, checkpoint: ./mine}, {name: b, checkpoint: ../up}, {name: c, checkpoint: mine}]\n",
+    )
     assert experiment.dataset.root == tmp_path / "data"
     assert experiment.arms[1].checkpoint == str(tmp_path / "mine")
     assert experiment.arms[2].checkpoint == str(tmp_path.parent / "up")
+    assert experiment.arms[3].checkpoint == "mine"  # a bare name is a shipped one, whatever lies beside the file
+
+
+def test_a_dump_folder_counts_from_the_file(tmp_path: Path) -> None:
+    text = HEAD + "arms: [partial]\ngenerators: [{name: dump, parameters: {folder: theirs}}]\n"
+    assert load(tmp_path, text).generators[0].parameters["folder"] == str(tmp_path / "theirs")
 
 
 def test_default_comparisons_are_against_partial_and_the_first_checkpoint(tmp_path: Path) -> None:
@@ -57,7 +67,8 @@ def test_default_comparisons_are_against_partial_and_the_first_checkpoint(tmp_pa
         (HEAD + "arms: []\n", ["list of names"]),
         (HEAD + "arms: [partial]\nprimary_metric: app\n", ["did you mean 'ap'"]),
         (HEAD + "arms: [partial]\ncomparisons: [[partial, oracel]]\n", ["unknown arm 'oracel'"]),
-        (HEAD + "arms: [partial]\ndensity: -1\n", ["density"]),
+        (HEAD + "arms: [partial]\ndensity: 0.001\n", ["density"]),
+        (HEAD.replace("name: x", "name: ../x") + "arms: [partial]\n", ["name"]),
         (HEAD.replace("{root: data}", "{root: d, splits: [train], scenes: [1]}") + "arms: [partial]\n", ["not both"]),
     ],
 )

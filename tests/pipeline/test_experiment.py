@@ -12,6 +12,7 @@ import pytest
 
 from grasping.grasps import Grasps
 from pipeline.aggregate import TABLE_KEYS
+from pipeline.artifacts import ArtifactError
 from pipeline.config import METRICS, load_experiment
 from pipeline.experiment import STAGES, RunResult, run_experiment
 
@@ -161,7 +162,7 @@ def test_all_zero_depth_gives_no_grasps_and_counts_as_zero(finished, damaged: Pa
     blind = views.query("scene == 100 and view == 0 and object == -1")
     assert len(blind) == 2 and (blind["feasible"] == 0).all() and (blind["ap"] == 0).all()
     summary = json.loads(result.folder.summary.read_text())
-    assert summary["counts"]["views_without_grasps"]["oracle"] >= 1
+    assert [row["views_without_grasps"] for row in summary["counts"] if row["arm"] == "oracle"] == [1]
 
 
 def test_a_network_that_gives_nan_is_rows_with_reasons(finished, tmp_path: Path) -> None:
@@ -218,6 +219,66 @@ def test_entry_decides_what_the_generator_and_its_filter_see(finished, tmp_path:
     for generator, collision, both in zip(sizes["generator"], sizes["collision"], sizes["both"], strict=True):
         assert generator[0] == both[0] > collision[0]
         assert collision[1] == both[1] > generator[1]
+
+
+def test_a_missing_model_fails_its_scene_as_a_whole_and_counts_as_zero(finished, damaged: Path, tmp_path: Path) -> None:
+    path, _ = finished
+    dataset = {"dataset.root": str(damaged)}
+    carry_out(path, tmp_path / "run", arms=["partial", "oracle"], **dataset)
+    ids = (damaged / "scenes" / "scene_0100" / "object_id_list.txt").read_text().split()
+    (damaged / "models" / f"{int(ids[0]):03d}" / "textured.sdf").write_text("3 3\n")
+    (damaged / "models" / f"{int(ids[0]):03d}" / "nontextured.ply").unlink()
+    result = carry_out(path, tmp_path / "run", arms=["partial", "oracle"], **dataset)
+    shared = {int(i) for i in ids} & set(
+        map(int, (damaged / "scenes" / "scene_0160" / "object_id_list.txt").read_text().split())
+    )
+    assert not shared
+    assert {problem["stage"] for problem in result.problems} == {"complete", "generate", "score"}
+    assert all("scene_0100" in problem["unit"] for problem in result.problems)
+    assert any("nontextured.ply" in problem["reason"] for problem in result.problems)
+    views = pd.read_parquet(result.folder.tables / "views.parquet").query("object == -1")
+    failed, rest = views.query("scene == 100"), views.query("scene == 160")
+    assert len(failed) == 4 and (failed[list(METRICS)] == 0).all().all()  # not what was scored before
+    assert rest["feasible"].sum() > 0
+    # A later look at the tables alone still knows what failed.
+    alone = run_experiment(
+        load_experiment(path, {"arms": ["partial", "oracle"], **dataset}),
+        tmp_path / "run",
+        device="cpu",
+        workers=1,
+        stages=("aggregate",),
+        say=print,
+    )
+    assert alone.problems == result.problems
+
+
+def test_tables_refuse_what_was_made_from_other_clouds(copied) -> None:
+    path, out = copied
+    experiment = load_experiment(path, {"density": 0.004})
+    with pytest.raises(ArtifactError, match="made from other clouds"):
+        run_experiment(experiment, out, device="cpu", workers=1, stages=("complete", "aggregate"), say=print)
+
+
+def test_broken_weights_stop_the_run_before_it_begins(finished, tmp_path: Path) -> None:
+    path, _ = finished
+    folder = tmp_path / "cut"
+    shutil.copytree(str(load_experiment(path).arms[1].checkpoint), folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        carry_out(path, tmp_path / "run", arms=["partial", {"name": "cut", "checkpoint": str(folder)}])
+    assert not (tmp_path / "run" / "observations").exists()
+
+
+def test_a_changed_dump_is_scored_again(finished, tmp_path: Path) -> None:
+    path, result = finished
+    shutil.copytree(result.folder.dump("oracle", "antipodal"), tmp_path / "theirs")
+    generators = [{"name": "dump", "parameters": {"folder": str(tmp_path / "theirs")}}]
+    first = carry_out(path, tmp_path / "run", arms=["partial"], generators=generators)
+    assert first.problems == () and made(first)["generate"] == 2
+    np.save(tmp_path / "theirs" / "scene_0160" / "realsense" / "0000.npy", np.zeros((0, 17)))
+    again = carry_out(path, tmp_path / "run", arms=["partial"], generators=generators)
+    assert made(again) == {"observe": 0, "complete": 0, "generate": 1, "score": 1}
 
 
 @pytest.mark.graspnetapi
