@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +50,32 @@ def test_indices_equal_the_double_loop(search, dtype, sizes) -> None:
 @pytest.mark.skipif(not HAS_NUMBA, reason="the compiled path needs numba")
 def test_the_compiled_path_is_the_one_in_use() -> None:
     assert nearest._compiled_kernel() is not None
+
+
+@pytest.mark.skipif(not HAS_NUMBA, reason="the compiled path needs numba")
+def test_the_second_process_compiles_nothing(tmp_path) -> None:
+    code = (
+        "import torch\n"
+        "from completion.nearest import nearest_indices\n"
+        "a = torch.linspace(0, 1, 300).reshape(1, 100, 3)\n"
+        "print(*nearest_indices(a, a.flip(1))[0][0].tolist())\n"
+    )
+
+    def kept_by_a_process() -> set[Path]:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            cwd=Path(__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [str(i) for i in range(99, -1, -1)]
+        return set(tmp_path.rglob("*.nbc"))
+
+    first = kept_by_a_process()
+    assert len(first) == 1
+    assert kept_by_a_process() == first
 
 
 @settings(max_examples=40, deadline=None)
