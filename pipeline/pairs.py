@@ -30,14 +30,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from completion.datasets.pair_format import FORMAT_VERSION, SURFACE_POINTS
 from grasping.transforms import pose
 from pipeline.artifacts import atomic_write
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
 from pipeline.frames import viewing_frame
 from pipeline.observe import object_clouds
-
-FORMAT_VERSION = 1
-SURFACE_POINTS = 16384
 
 
 @dataclass(frozen=True)

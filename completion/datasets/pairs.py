@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from completion.datasets.pair_format import FORMAT_VERSION
 from completion.normalize import Normalisation, normalisation
 from completion.points import sample_indices
 
-FORMAT_VERSION = 1
 _ARRAYS = {
     "partial_points": (np.float32, (None, 3)),
     "partial_offsets": (np.int64, (None,)),

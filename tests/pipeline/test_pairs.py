@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from completion.datasets.pairs import read_pairs
 from grasping.transforms import invert, transform_points
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
 from pipeline.frames import viewing_frame
@@ -28,6 +29,7 @@ def test_partials_lie_on_the_posed_truth_and_are_the_observations(box_world, tmp
     assert pairs["view"].tolist() == [0, 0, 64, 64] and pairs["scene"].tolist() == [100] * 4
     assert str(pairs["frame"]) == "table" and str(pairs["camera"]) == "realsense" and int(pairs["format_version"]) == 1
     assert json.loads(str(pairs["source"]))["voxel"] == 0.003
+    assert read_pairs(summary.path).object_points.shape == (2, 16384, 3)  # the other side's reader takes it
     for p in range(4):
         partial = pairs["partial_points"][pairs["partial_offsets"][p] : pairs["partial_offsets"][p + 1]]
         object_id = pairs["object_id"][pairs["object_index"][p]]
