@@ -40,7 +40,7 @@ _COLUMNS = ("step", "loss", "coarse", "fine", "fine_weight", "coverage", "spurio
 _FREE_KEYS = ("checkpoint_every", "log_every", "pairs")
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(ValueError):
     """The loss or its gradient is no longer finite; the message names the step and the term."""
 
 
@@ -57,12 +57,15 @@ def train(
     Args:
         config: what to train, see :func:`load_config`.
         out: folder for resume file, log and checkpoint.
-        resume: continue from ``out/training.pt`` where there is one; otherwise start anew.
+        resume: continue from ``out/training.pt`` where there is one. Without, an earlier run's resume file,
+            checkpoint and evaluation are deleted before the first step, so that they cannot be taken for this run's,
+            whenever it is stopped.
         progress: show a progress bar (where tqdm is installed).
         stop_after: leave after this step with the resume file written, before the run's end; no checkpoint then.
 
     Raises:
         PairFileError, ConfigurationError: bad input, or a resume file made with another configuration.
+        CheckpointError: a device that cannot be used.
         DivergenceError: the loss became infinite or NaN.
     """
     out, device = Path(out), resolve_device(device)
@@ -79,7 +82,11 @@ def train(
         torch.manual_seed(config.seed)
         network = build_network(config.network, "training configuration").to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    start = _resume(out, network, optimiser, description, device) if resume else 0
+    if not resume:
+        # The resume file first: as long as it is there, the next run would go on with it.
+        for name in (RESUME, checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.EVALUATION):
+            (out / name).unlink(missing_ok=True)
+    start = _resume(out, network, optimiser, description, device)
     if start >= config.steps and (out / checkpoint.CONFIG).exists():
         return out  # finished before; its card may hold an evaluation by now
     fine_loss, coarse_loss = _losses(config)

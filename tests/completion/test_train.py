@@ -119,6 +119,27 @@ def test_divergence_is_named(write_pairs, tmp_path, monkeypatch) -> None:
     with pytest.raises(DivergenceError, match="step 0: fine is nan"):
         train(config(write_pairs(), loss={"name": "bad"}, coarse_loss="cd_l1"), tmp_path / "out", "cpu", progress=False)
     assert not (tmp_path / "out" / "config.json").exists()
+    assert issubclass(DivergenceError, ValueError)  # what the command line turns into one line
+
+
+def test_a_fresh_run_leaves_nothing_of_the_old_one(write_pairs, tmp_path, monkeypatch) -> None:
+    out = train(config(write_pairs()), tmp_path / "out", "cpu", progress=False)
+    (out / "evaluation.json").write_text("{}")
+    bad = config(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="no such pair file"):
+        train(bad, out, "cpu", resume=False, progress=False)
+    load(out, "cpu")  # bad input destroys nothing
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.PairDataset, "batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(tmp_path / "pairs.npz"), out, "cpu", resume=False, progress=False)
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "log.csv"]
+    with pytest.raises(ValueError, match=r"config\.json: missing"):
+        load(out, "cpu")
 
 
 def test_another_configuration_does_not_resume(write_pairs, tmp_path) -> None:
