@@ -1,12 +1,25 @@
-"""Small pair files made in code: boxes and cylinders on a table, seen from one side."""
+"""Small pair files made in code (boxes and cylinders on a table, seen from one side) and untrained checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from completion import checkpoint
+from completion.networks import PCN
+
+_SMALL_PCN = {
+    "num_coarse": 16,
+    "grid": 2,
+    "encoder_channels": [8, 12, 16, 20],
+    "decoder_channels": 16,
+    "folding_channels": 12,
+}
 
 
 def _surface(kind: str, size: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -70,3 +83,40 @@ def write_pairs(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def inference_config() -> dict[str, Any]:
+    """What ``config.json`` must hold, for a small PCN of 64 -> 64 points."""
+    return {
+        "network": {"name": "pcn", "parameters": _SMALL_PCN},
+        "input_points": 64,
+        "output_points": 64,
+        "unit": "m",
+        "normalisation": "partial",
+        "frame": "table",
+        "merge": "append",
+        "loss": {"name": "cd_l1", "parameters": {}},
+    }
+
+
+@pytest.fixture(scope="session")
+def fresh_network() -> Callable[[], PCN]:
+    """``fresh_network()`` -> the small PCN, always with the same weights."""
+
+    def make() -> PCN:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return PCN(**_SMALL_PCN)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def save_checkpoint(inference_config: dict[str, Any], fresh_network: Callable[[], PCN]) -> Callable[..., Path]:
+    """``save_checkpoint(folder, **changes of config.json)`` -> folder, of an untrained network."""
+
+    def save(folder: Path, **changes: Any) -> Path:
+        return checkpoint.save(folder, fresh_network(), {**inference_config, **changes}, "# card\n")
+
+    return save

@@ -15,37 +15,12 @@ from safetensors.torch import load_file, save_file
 from completion import checkpoint
 from completion.checkpoint import CheckpointError, load
 from completion.completer import Completer, CompletionError, problem
-from completion.networks import PCN
 from completion.normalize import normalisation
-
-SMALL = {
-    "num_coarse": 16,
-    "grid": 2,
-    "encoder_channels": [8, 12, 16, 20],
-    "decoder_channels": 16,
-    "folding_channels": 12,
-}
-CONFIG = {
-    "network": {"name": "pcn", "parameters": SMALL},
-    "input_points": 64,
-    "output_points": 64,
-    "unit": "m",
-    "normalisation": "partial",
-    "frame": "table",
-    "merge": "append",
-    "loss": {"name": "cd_l1", "parameters": {}},
-}
-
-
-def save(folder: Path, **changes) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return checkpoint.save(folder, PCN(**SMALL), {**CONFIG, **changes}, "# card\n")
 
 
 @pytest.fixture(scope="module")
-def completer(tmp_path_factory) -> Completer:
-    return Completer.load(save(tmp_path_factory.mktemp("checkpoint") / "small"), "cpu")
+def completer(tmp_path_factory, save_checkpoint) -> Completer:
+    return Completer.load(save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small"), "cpu")
 
 
 def clouds(count: int = 5, seed: int = 0) -> list[np.ndarray]:
@@ -118,8 +93,8 @@ def test_what_cannot_be_completed_says_why(completer, cloud, message) -> None:
     assert caught.value.index == 1 and caught.value.reason == problem(cloud)
 
 
-def test_oracle_scale_needs_the_truth(tmp_path) -> None:
-    oracle = Completer.load(save(tmp_path / "oracle", normalisation="oracle"), "cpu")
+def test_oracle_scale_needs_the_truth(tmp_path, save_checkpoint) -> None:
+    oracle = Completer.load(save_checkpoint(tmp_path / "oracle", normalisation="oracle"), "cpu")
     cloud, truth = clouds(1)[0], clouds(1, seed=8)[0] * 2
     with pytest.raises(ValueError, match="needs the true cloud"):
         oracle([cloud])
@@ -139,12 +114,10 @@ def test_normalisation_ignores_the_truth_unless_it_is_the_oracle() -> None:
     np.testing.assert_allclose(there.to_cloud(unit), partial, atol=1e-6)
 
 
-def test_a_saved_checkpoint_loads_to_half_precision(tmp_path) -> None:
-    folder = save(tmp_path / "one")
+def test_a_saved_checkpoint_loads_to_half_precision(tmp_path, save_checkpoint, fresh_network) -> None:
+    folder = save_checkpoint(tmp_path / "one")
     loaded = load(folder, "cpu")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        source = PCN(**SMALL).state_dict()
+    source = fresh_network().state_dict()
     for key, value in loaded.network.state_dict().items():
         assert torch.equal(value, source[key].half().float())
     assert not loaded.network.training
@@ -158,6 +131,11 @@ def test_a_saved_checkpoint_loads_to_half_precision(tmp_path) -> None:
 def edit(folder: Path, **changes) -> None:
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**content, **changes}))
+
+
+def edit_parameters(folder: Path, **changes) -> None:
+    network = json.loads((folder / "config.json").read_text())["network"]
+    edit(folder, network={**network, "parameters": {**network["parameters"], **changes}})
 
 
 def break_weights(folder: Path, change) -> None:
@@ -177,7 +155,7 @@ def break_weights(folder: Path, change) -> None:
         (lambda f: edit(f, input_points=0), "input_points must be"),
         (lambda f: edit(f, network={"name": "pcm"}), "did you mean 'pcn'"),
         (lambda f: edit(f, network={"name": "pcn", "parameters": {"gird": 2}}), "did you mean 'grid'"),
-        (lambda f: edit(f, network={"name": "pcn", "parameters": {**SMALL, "num_coarse": 9}}), "decoder.fc3.weight"),
+        (lambda f: edit_parameters(f, num_coarse=9), "decoder.fc3.weight"),
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: missing"),
         (lambda f: (f / "model.safetensors").write_bytes(b"junk"), "not a readable safetensors"),
         (lambda f: break_weights(f, lambda w: w.pop("encoder.conv1.bias")), r"missing keys \[encoder.conv1.bias\]"),
@@ -185,8 +163,8 @@ def break_weights(folder: Path, change) -> None:
         (lambda f: break_weights(f, lambda w: w["encoder.conv1.bias"].fill_(float("nan"))), "not finite"),
     ],
 )
-def test_damage_is_named(tmp_path, damage, message) -> None:
-    folder = save(tmp_path / "one")
+def test_damage_is_named(tmp_path, save_checkpoint, damage, message) -> None:
+    folder = save_checkpoint(tmp_path / "one")
     damage(folder)
     with pytest.raises(CheckpointError, match=message) as caught:
         load(folder, "cpu")

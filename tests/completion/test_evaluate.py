@@ -13,24 +13,10 @@ import torch
 from completion import checkpoint
 from completion.checkpoint import load
 from completion.evaluate import evaluate, verdicts, write_evaluation
-from completion.networks import PCN, Completion, CompletionNetwork
+from completion.networks import Completion, CompletionNetwork
 
-SMALL = {
-    "num_coarse": 16,
-    "grid": 2,
-    "encoder_channels": [8, 12, 16, 20],
-    "decoder_channels": 16,
-    "folding_channels": 12,
-}
-CONFIG = {
-    "network": {"name": "pcn", "parameters": SMALL},
+CHANGES = {
     "input_points": 128,
-    "output_points": 64,
-    "unit": "m",
-    "normalisation": "partial",
-    "frame": "table",
-    "merge": "append",
-    "loss": {"name": "cd_l1", "parameters": {}},
     "training": {
         "coarse_loss": "same",
         "augmentation": {"mirror": True},
@@ -58,15 +44,15 @@ class Echo(CompletionNetwork):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return checkpoint.save(tmp_path / "net", PCN(**SMALL), CONFIG, "# net\n")
+def folder(tmp_path: Path, save_checkpoint) -> Path:
+    return save_checkpoint(tmp_path / "net", **CHANGES)
 
 
-def test_baselines(write_pairs, folder) -> None:
+def test_baselines(write_pairs, folder, inference_config) -> None:
     pairs = write_pairs("novel.npz", objects=2, views=3)
-    table = evaluate(checkpoint.Checkpoint(folder, Echo(), CONFIG), pairs, [pairs], device="cpu")
+    table = evaluate(
+        checkpoint.Checkpoint(folder, Echo(), {**inference_config, **CHANGES}), pairs, [pairs], device="cpu"
+    )
     assert list(table) == ["partial", "nearest shape", "replace", "append"]
     # Retrieval from the very pairs finds the true shape; a partial view is true but covers half.
     assert table["nearest shape"]["coverage"] > 0.95 and table["nearest shape"]["f1"] > 0.95
