@@ -78,10 +78,22 @@ def resolve(path_or_name: str | Path) -> Path:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """``auto`` means CUDA where there is one, else the CPU."""
+    """``auto`` means CUDA where there is one, else the CPU.
+
+    Raises:
+        CheckpointError: torch knows no such device, or cannot use it here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()  # a name alone says nothing: torch may lack the driver, or see fewer
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise CheckpointError(
+            f"device {str(device)!r} cannot be used here ({reason}); take --device cpu or auto"
+        ) from error
+    return found
 
 
 def build_network(part: Part, where: str) -> CompletionNetwork:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from completion import checkpoint
-from completion.checkpoint import CheckpointError, load
+from completion.checkpoint import CheckpointError, load, resolve_device
 from completion.completer import Completer, CompletionError, problem
 from completion.normalize import normalisation
 
@@ -177,3 +177,20 @@ def test_a_name_that_does_not_exist_lists_what_does(tmp_path) -> None:
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(CheckpointError, match="a checkpoint is a folder"):
         load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "", "cpu:x", "meta"])
+def test_a_device_that_is_not_there_is_refused_with_the_remedy(tmp_path, save_checkpoint, device: str) -> None:
+    with pytest.raises(CheckpointError, match=f"{device!r} cannot be used here .*--device cpu or auto") as caught:
+        load(save_checkpoint(tmp_path / "one"), device)
+    assert "\n" not in str(caught.value)
+
+
+def test_cuda_is_refused_where_there_is_none() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        assert resolve_device("cuda").type == "cuda"
+        return
+    with pytest.raises(CheckpointError, match=r"'cuda' cannot be used here .*--device cpu or auto"):
+        resolve_device("cuda")
