@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 # Targets held at once: x, y, z, best and which of one tile stay in the first-level cache.
 _TILE = 256
 # The greatest integer of a float's size, see _bits.
-_LARGEST = {
+_LARGEST: dict[np.dtype, np.int32 | np.int64] = {
     np.dtype(np.float32): np.int32(np.iinfo(np.int32).max),
     np.dtype(np.float64): np.int64(np.iinfo(np.int64).max),
 }
