@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from completion.checkpoint import CARD, EVALUATION, Checkpoint, load, write_text
 from completion.datasets.pairs import PairDataset, PairFile, read_pairs
 from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, metrics
 from completion.nearest import nearest_neighbours
+from completion.points import sample_indices
 from completion.train import training_card
 
 _COLUMNS = (
@@ -59,7 +60,7 @@ def evaluate(
 
     Columns: ``coverage``, ``precision``, ``spurious``, ``f1`` at τ = 0.03 of the network frame, the same with ``_5mm``
     at 5 mm, ``cd_l1`` and ``cd_l2`` in the network frame, ``cd_l1_mm`` in millimetres. ``replace`` is the prediction
-    alone, ``append`` the prediction together with the observation.
+    alone, ``append`` the prediction together with the whole observation, as a run appends it.
 
     Args:
         checkpoint: loaded, or a folder or shipped name.
@@ -75,21 +76,25 @@ def evaluate(
         checkpoint = load(checkpoint, device)
     config = checkpoint.config
     file = read_pairs(pairs)
-    observed, truth, scale, dense = _clouds(file, config["normalisation"], config["input_points"], 2048, seed)
+    clouds = _clouds(file, config["normalisation"], config["input_points"], 2048, seed)
+    truth, scale = clouds.truth, clouds.scale
     if baselines is None:
         candidates = _candidates([read_pairs(path) for path in training_pairs], config, most_candidates, seed)
-        retrieved = [_row(candidates[1][chosen], truth, scale) for chosen in _retrieve(observed, candidates)]
+        retrieved = [
+            _row(candidates[1][chosen].split(_CHUNK), truth, scale) for chosen in _retrieve(clouds.search, candidates)
+        ]
         nearest = min(retrieved, key=lambda row: row["cd_l1"])
-        baselines = {"partial": _row(dense, truth, scale), "nearest shape": nearest}
+        baselines = {"partial": _row(clouds.dense.split(_CHUNK), truth, scale), "nearest shape": nearest}
     where = next(checkpoint.network.parameters()).device
     with torch.no_grad():
-        parts = [checkpoint.network(part.to(where)).fine.float().cpu() for part in observed.split(_CHUNK)]
-    predicted = torch.cat(parts)
+        parts = [checkpoint.network(part.to(where)).fine.float().cpu() for part in clouds.inputs.split(_CHUNK)]
+    # One by one: observations differ in size.
+    appended = [torch.cat([cloud, more])[None] for cloud, more in zip(clouds.whole, torch.cat(parts), strict=True)]
     return {
         "partial": baselines["partial"],
         "nearest shape": baselines["nearest shape"],
-        "replace": _row(predicted, truth, scale),
-        "append": _row(torch.cat([observed, predicted], dim=1), truth, scale),
+        "replace": _row(parts, truth, scale),
+        "append": _row(appended, truth, scale),
     }
 
 
@@ -132,7 +137,7 @@ def evaluation_text(table: Table, file: PairFile) -> str:
         f"{len(file)} pairs of {len(np.unique(file.object_index))} objects (`{file.path.name}`), means over pairs.",
         f"Coverage, precision, spurious (1 − precision), F1 at τ = {NETWORK_THRESHOLD} of the partial's diagonal, and",
         f"at {1000 * METRIC_THRESHOLD:g} mm; CD-L1 in diagonals and mm, CD-L2 in squared diagonals; 2,048 true points.",
-        "`replace` is the prediction alone, `append` prediction and observation together (which flatters coverage),",
+        "`replace` is the prediction alone, `append` prediction and whole observation (which flatters coverage),",
         "`nearest shape` the retrieval baseline of `completion.evaluate`.",
         "",
         "| | " + " | ".join(_COLUMNS) + " |",
@@ -146,17 +151,38 @@ def evaluation_text(table: Table, file: PairFile) -> str:
     return "\n".join(lines)
 
 
-def _clouds(file: PairFile, mode: str, points: int, target: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalised observations, truths, diagonals in metres ``(P,)``, and denser observations (``target`` points)."""
+class _Clouds(NamedTuple):
+    """The evaluated pairs in the network frame; of a pair, all clouds under one normalisation."""
+
+    inputs: Tensor  # (P, input points, 3) what the network sees
+    whole: list[Tensor]  # (N, 3) each: all that was observed
+    dense: Tensor  # (P, target, 3) drawn from the observation
+    search: Tensor  # (P, search points, 3) drawn from the observation
+    truth: Tensor  # (P, target, 3)
+    scale: Tensor  # (P,) metres a unit
+
+
+def _clouds(file: PairFile, mode: str, points: int, target: int, seed: int) -> _Clouds:
     dataset = PairDataset([file], points, target, mode)
-    dense = PairDataset([file], target, target, mode)
     drawn = [dataset.draw(i, np.random.default_rng([seed, 3, i])) for i in range(len(dataset))]
-    full = [dense.draw(i, np.random.default_rng([seed, 4, i])) for i in range(len(dense))]
-    return (
-        torch.from_numpy(np.stack([pair.partial for pair in drawn])),
-        torch.from_numpy(np.stack([pair.truth for pair in drawn])),
-        torch.tensor([pair.normalisation.scale for pair in drawn], dtype=torch.float32),
-        torch.from_numpy(np.stack([pair.partial for pair in full])),
+    whole = [torch.from_numpy(pair.normalisation.to_network(file.partial(i))) for i, pair in enumerate(drawn)]
+
+    def again(count: int, stream: int) -> Tensor:
+        # Of the whole observation, not the first of `inputs`: a small one stands there in the order of its voxels.
+        return torch.stack(
+            [
+                cloud[sample_indices(len(cloud), count, np.random.default_rng([seed, stream, i]))]
+                for i, cloud in enumerate(whole)
+            ]
+        )
+
+    return _Clouds(
+        inputs=torch.from_numpy(np.stack([pair.partial for pair in drawn])),
+        whole=whole,
+        dense=again(target, 4),
+        search=again(_SEARCH_POINTS, 7),
+        truth=torch.from_numpy(np.stack([pair.truth for pair in drawn])),
+        scale=torch.tensor([pair.normalisation.scale for pair in drawn], dtype=torch.float32),
     )
 
 
@@ -169,11 +195,11 @@ def _candidates(files: list[PairFile], config: Any, most: int, seed: int) -> tup
     return partials, torch.from_numpy(np.stack([pair.truth for pair in drawn]))
 
 
-def _retrieve(observed: Tensor, candidates: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _retrieve(search: Tensor, candidates: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Index of the best candidate for each observation, by either rule of the module's docstring."""
     partials, truths = candidates[0], candidates[1][:, :_SEARCH_POINTS].contiguous()
     by_partial, by_truth = [], []
-    for cloud in observed[:, :_SEARCH_POINTS]:
+    for cloud in search:
         one = cloud.expand(len(partials), -1, -1).contiguous()
         near = nearest_neighbours(one, partials)
         by_partial.append(int((near.dist_a.mean(1) + near.dist_b.mean(1)).argmin()))
@@ -181,10 +207,17 @@ def _retrieve(observed: Tensor, candidates: tuple[Tensor, Tensor]) -> tuple[Tens
     return torch.tensor(by_partial), torch.tensor(by_truth)
 
 
-def _row(prediction: Tensor, truth: Tensor, scale: Tensor) -> dict[str, float]:
-    """Means over pairs of all columns; clouds in the network frame, ``scale`` metres a unit."""
+def _row(batches: Sequence[Tensor], truth: Tensor, scale: Tensor) -> dict[str, float]:
+    """Means over pairs of all columns; clouds in the network frame, ``scale`` metres a unit.
+
+    Args:
+        batches: predictions ``(b, N, 3)`` of consecutive pairs, P in all; N may differ between batches.
+        truth: ``(P, M, 3)``.
+        scale: ``(P,)``.
+    """
     values: dict[str, list[Tensor]] = {}
-    for cloud, target, size in zip(prediction.split(_CHUNK), truth.split(_CHUNK), scale.split(_CHUNK), strict=True):
+    sizes = [len(batch) for batch in batches]
+    for cloud, target, size in zip(batches, truth.split(sizes), scale.split(sizes), strict=True):
         for name, value in metrics(cloud, target, NETWORK_THRESHOLD)._asdict().items():
             values.setdefault(name, []).append(value)
         metres = metrics(cloud * size[:, None, None], target * size[:, None, None], METRIC_THRESHOLD)

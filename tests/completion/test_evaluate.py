@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from completion import checkpoint
 from completion.checkpoint import load
-from completion.evaluate import evaluate, verdicts, write_evaluation
+from completion.datasets.pairs import read_pairs
+from completion.evaluate import _retrieve, evaluate, verdicts, write_evaluation
 from completion.networks import Completion, CompletionNetwork
 
-CHANGES = {
+CHANGES: dict[str, Any] = {
     "input_points": 128,
     "training": {
         "coarse_loss": "same",
@@ -58,10 +62,67 @@ def test_baselines(write_pairs, folder, inference_config) -> None:
     assert table["nearest shape"]["coverage"] > 0.95 and table["nearest shape"]["f1"] > 0.95
     assert table["partial"]["precision"] > 0.95 and 0.2 < table["partial"]["coverage"] < 0.8
     assert table["replace"]["precision"] == pytest.approx(table["partial"]["precision"], abs=0.05)
-    assert table["append"]["coverage"] == table["replace"]["coverage"]
+    # Echo's answer is part of the observation, which `partial` draws whole: it has fewer points than the draw.
+    assert table["append"]["coverage"] == table["partial"]["coverage"] > table["replace"]["coverage"]
     assert table["replace"]["spurious"] == pytest.approx(1 - table["replace"]["precision"], abs=1e-5)
     text = " ".join(verdicts(table))
     assert "**Does not beat** the nearest training shape in CD-L1" in text
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_retrieval_sees_more_than_a_corner_of_an_ordered_observation(
+    write_pairs, folder, inference_config, monkeypatch
+) -> None:
+    """Observations come in the order of their voxels, and one that is small goes to the network in that order."""
+    arrays = arrays_of(write_pairs("plain.npz", objects=6, views=3))
+    offsets = arrays["partial_offsets"]
+    for start, stop in itertools.pairwise(offsets):
+        partial = arrays["partial_points"][start:stop]
+        arrays["partial_points"][start:stop] = partial[np.lexsort((partial // 0.003).T)]
+    pairs = write_pairs("novel.npz", **arrays)
+    chosen = []
+
+    def kept(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen.append(_retrieve(*args))
+        return chosen[-1]
+
+    monkeypatch.setattr("completion.evaluate._retrieve", kept)
+    echo = checkpoint.Checkpoint(folder, Echo(), {**inference_config, **CHANGES, "input_points": 2048})
+    table = evaluate(echo, pairs, [pairs], device="cpu")
+    # Every observation is among the candidates, so its own pair is the right answer to either rule.
+    right = torch.arange(18)
+    assert (chosen[0][0] == right).float().mean() == 1.0
+    assert (chosen[0][1] // 3 == right // 3).float().mean() > 0.9
+    assert table["nearest shape"]["f1"] > 0.95
+
+
+@pytest.mark.parametrize("mode", ["partial", "oracle"])
+def test_append_joins_the_whole_observation_and_rows_share_one_frame(
+    write_pairs, folder, inference_config, mode: str
+) -> None:
+    arrays = arrays_of(write_pairs("plain.npz", objects=2, views=3))
+    # A far point, drawn for the truth half of the time: under `oracle` it decides over centre and scale.
+    arrays["object_points"][:, 0] = 1.0
+    path = write_pairs("novel.npz", **arrays)
+    file = read_pairs(path)
+    assert (np.diff(file.partial_offsets) > 3 * CHANGES["input_points"]).any()
+    echo = checkpoint.Checkpoint(folder, Echo(), {**inference_config, **CHANGES, "normalisation": mode})
+    table = evaluate(echo, path, [path], device="cpu")
+
+    assert all(table[row]["precision_5mm"] > 0.95 for row in ("partial", "replace", "append"))
+
+    def covered(i: int) -> float:
+        distance = np.linalg.norm(file.truth(i)[:, None] - file.partial(i), axis=2).min(axis=1)
+        return float((distance <= 0.005).mean())
+
+    # Echo adds nothing to the observation: what `append` covers is what all of the partial covers.
+    expected = np.mean([covered(i) for i in range(len(file))])
+    assert table["append"]["coverage_5mm"] == pytest.approx(expected, abs=0.01)
+    assert table["replace"]["coverage_5mm"] < expected - 0.05
 
 
 def test_card_and_record(write_pairs, folder) -> None:
