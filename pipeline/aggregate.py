@@ -7,7 +7,8 @@ Writes
     ``tables/``
     ========================== =====================================================================================
     ``grasps.parquet``         every scored grasp with arm, generator, scorer, split, scene, camera in front
-    ``views.parquet``          one row a view and arm, and one a view, arm and object: all utility metrics
+    ``views.parquet``          one row a view and arm, and one a view, arm and object: all utility metrics,
+                               and whether the unit failed
     ``utility.csv``            arm, generator, scorer, camera, split, object, metric, value, ci_low, ci_high, n_scenes,
                                n_views; split and object are ``all`` for the whole
     ``completion.csv``         the same columns for the completion metrics
@@ -41,7 +42,12 @@ from pipeline.score import COLUMNS, GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit
 from pipeline.statistics import recovered_utility, scene_mean
 
-VERSION = 4
+VERSION = 5
+UNIT_FAILED = "unit failed"
+TABLES = (
+    *(f"{name}.csv" for name in ("utility", "completion", "comparisons", "recovered")),
+    *(f"{name}.parquet" for name in ("grasps", "views", "completion_views")),
+)
 WHOLE = "all"
 KEYS = ["arm", "generator", "scorer", "camera", "split", "scene"]
 COMPARISON_COLUMNS = [
@@ -139,7 +145,7 @@ def _failed_views(run: RunFolder, unit: SceneUnit) -> pd.DataFrame:
         path = view_file(folder, view, ".npz")
         if path.exists():
             ids = load_observation(path).objects.object_ids
-            rows.append({"view": view, "objects": ",".join(map(str, ids)), "reason": "unit failed"})
+            rows.append({"view": view, "objects": ",".join(map(str, ids)), "reason": UNIT_FAILED})
     counts = dict.fromkeys(("generated", "refused", "suppressed", "kept"), 0)
     return pd.DataFrame(rows, columns=["view", "objects", "reason"]).assign(**counts)
 
@@ -171,6 +177,7 @@ def _view_utilities(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
     for view in tqdm(views.to_dict("records"), desc="utility  ", unit="view", dynamic_ncols=True):
         keys = {name: view[name] for name in (*KEYS, "view")}
         found = groups.get(tuple(keys.values()), none)
+        keys["failed"] = view["reason"] == UNIT_FAILED
         rows.append({**keys, "object": -1, **view_utility(found["min_friction"], found["kept"])})
         for object_id in [int(text) for text in view["objects"].split(",") if text]:
             own = found["object"] == object_id
@@ -230,7 +237,8 @@ def _estimates(per_view: pd.DataFrame, metrics: list[str], level: float) -> pd.D
                     "n_views": int(known["n_views"].sum()),
                 }
             )
-    return pd.DataFrame(rows)
+    columns = [*TABLE_KEYS, "metric", "value", "ci_low", "ci_high", "n_scenes", "n_views"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _largest(metric: str) -> float:
@@ -321,18 +329,11 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write(tables: Tables, run: RunFolder) -> None:
-    for name, table in (
-        ("utility", tables.utility),
-        ("completion", tables.completion),
-        ("comparisons", tables.comparisons),
-        ("recovered", tables.recovered),
-    ):
-        with atomic_write(run.tables / f"{name}.csv", "w") as stream:
-            table.to_csv(stream, index=False, float_format="%.6g")
-    for name, table in (
-        ("grasps", tables.grasps),
-        ("views", tables.views),
-        ("completion_views", tables.completion_views),
-    ):
-        with atomic_write(run.tables / f"{name}.parquet") as stream:
-            table.to_parquet(stream, index=False)
+    for name in TABLES:
+        stem, _, kind = name.partition(".")
+        table: pd.DataFrame = getattr(tables, stem)
+        with atomic_write(run.tables / name, "w" if kind == "csv" else "wb") as stream:
+            if kind == "csv":
+                table.to_csv(stream, index=False, float_format="%.6g")
+            else:
+                table.to_parquet(stream, index=False)

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,7 +77,8 @@ class FileHashes:
         self._known: dict[str, list[Any]] = {}
         self._changed = False
         with contextlib.suppress(OSError, ValueError):
-            self._known = json.loads(memo.read_text())
+            known = json.loads(memo.read_text())
+            self._known = known if isinstance(known, dict) else {}
 
     def __call__(self, path: Path) -> str:
         try:
@@ -86,7 +87,7 @@ class FileHashes:
             return "absent"
         key, seen = str(path), [status.st_size, status.st_mtime_ns]
         known = self._known.get(key)
-        if known is not None and known[:2] == seen:
+        if isinstance(known, list) and known[:2] == seen:
             return str(known[2])
         value = file_hash(path)
         self._known[key] = [*seen, value]
@@ -110,11 +111,13 @@ class Stamp:
         made_from: everything that the unit's files depend on, by key.
         problems: rows ``{"view", "object", "reason"}`` of what failed inside while the rest went on.
         seconds: wall-clock time the unit took.
+        files: sizes in bytes of the unit's files, by name.
     """
 
     made_from: dict[str, Any]
     problems: list[dict[str, Any]]
     seconds: float
+    files: dict[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -130,15 +133,25 @@ def write_stamp(path: Path, stamp: Stamp) -> None:
             "made_from": stamp.made_from,
             "problems": stamp.problems,
             "seconds": round(stamp.seconds, 3),
+            "files": stamp.files,
         },
     )
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of a unit's files, its stamp aside."""
+    return {
+        path.name: path.stat().st_size
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix != ".json" and not path.name.startswith(".")
+    }
 
 
 def read_stamp(path: Path) -> Stamp | None:
     """Return a unit's stamp, or None where the unit is not finished (absent or unreadable stamp)."""
     try:
         raw = json.loads(path.read_text())
-        return Stamp(dict(raw["made_from"]), list(raw["problems"]), float(raw["seconds"]))
+        return Stamp(dict(raw["made_from"]), list(raw["problems"]), float(raw["seconds"]), dict(raw["files"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -155,7 +168,9 @@ def why_stale(path: Path, made_from: Mapping[str, Any]) -> str | None:
         return "not made yet"
     wanted = json.loads(json.dumps(dict(made_from), default=str))
     if fingerprint(stamp.made_from) == fingerprint(wanted):
-        return None
+        found = file_sizes(path.parent)
+        lost = sorted(name for name, size in stamp.files.items() if found.get(name) != size)
+        return f"files missing or changed: {', '.join(lost)}" if lost else None
     keys = sorted(key for key in set(stamp.made_from) | set(wanted) if stamp.made_from.get(key) != wanted.get(key))
     return "changed: " + ", ".join(keys)
 

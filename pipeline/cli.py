@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -282,10 +283,10 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
         return None
     numbers: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if match is None or int(match[2] or match[1]) < int(match[1]):
             raise ValueError(f"{text!r} is not a list of numbers such as 0-9,100")
-        numbers += range(int(first), int(last or first) + 1)
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(numbers)
 
 

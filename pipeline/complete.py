@@ -88,7 +88,8 @@ def describe_arm(arm: Arm, device: str) -> tuple[dict[str, Any], Callable[[], Co
 
     assert arm.checkpoint is not None  # Arm has checked it
     folder = checkpoint.resolve(arm.checkpoint)
-    merge = arm.merge or checkpoint.read_config(folder)["merge"]
+    declared = checkpoint.read_config(folder)
+    merge = arm.merge or declared["merge"]
     made_from = {
         "completion": "checkpoint",
         "merge": merge,

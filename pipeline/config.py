@@ -57,8 +57,14 @@ class DatasetSection(_Model):
     def _one_selection(self) -> DatasetSection:
         if self.splits is not None and self.scenes is not None:
             raise ValueError("give either `splits` or `scenes`, not both")
-        if self.scenes is not None and not self.scenes:
-            raise ValueError("`scenes` is empty; leave it out to use every scene")
+        for name in ("cameras", "splits", "scenes", "views"):
+            given = getattr(self, name)
+            if given is None or given == "all":
+                continue
+            if not given:
+                raise ValueError(f"`{name}` is empty; leave it out for the default")
+            if len(set(given)) < len(given):
+                raise ValueError(f"`{name}` names one twice; each counts once")
         return self
 
 
@@ -146,7 +152,7 @@ class Experiment(_Model):
     """
 
     format_version: Literal[1]
-    name: str = Field(pattern=r"^[^/\\\\\n]+$")
+    name: str = Field(pattern=r"^[^/\\\n.][^/\\\n]*$")
     question: str = "Does a better shape-completion loss give a robot better grasps?"
     dataset: DatasetSection
     arms: tuple[Arm, ...]
@@ -182,8 +188,8 @@ class Experiment(_Model):
         labels = [generator.label for generator in self.generators]
         if not labels or len(set(labels)) != len(labels):
             raise ValueError("`generators` needs at least one generator, each under its own name")
-        if not self.scorers:
-            raise ValueError("`scorers` is empty; use [analytic]")
+        if not self.scorers or len(set(self.scorers)) < len(self.scorers):
+            raise ValueError("`scorers` names each scorer once, at least one; use [analytic]")
         return self
 
     def entry_of(self, arm: Arm) -> Entry:
@@ -239,6 +245,8 @@ def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Expe
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error}); give an experiment file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file; give an experiment file (YAML)") from None
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:

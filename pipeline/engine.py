@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -94,9 +95,10 @@ def _run_pool(
             workers, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_parent
         )
         try:
-            pending: dict[Future[Outcome], int] = {
-                pool.submit(_guarded, function, *units[index], expected): index for index in indices
-            }
+            with _interrupts_ignored():  # workers start at the first submissions and inherit this
+                pending: dict[Future[Outcome], int] = {
+                    pool.submit(_guarded, function, *units[index], expected): index for index in indices
+                }
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -111,6 +113,18 @@ def _run_pool(
         finally:
             # On an error or Ctrl-C what has not begun is dropped; what runs ends its unit or dies with us.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # signals can be set in the main thread only
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _leave_interrupts_to_parent() -> None:
@@ -141,4 +155,5 @@ def _guarded(
     except expected as error:
         return Outcome(label, error=" ".join(str(error).split()) or type(error).__name__)
     except Exception as error:
-        return Outcome(label, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        return Outcome(label, error=line, trace=traceback.format_exc())

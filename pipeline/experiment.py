@@ -57,6 +57,7 @@ def run_experiment(
 
     folder = RunFolder(out)
     units = select(experiment)
+    _writable(experiment.cache_folder())
     _check_parts(experiment, device, stages)
     reports: list[StageReport] = []
     with run_lock(out):
@@ -84,6 +85,13 @@ def run_experiment(
             report.run(experiment, folder)
             say(f"report     {folder.report}")
     return RunResult(folder, tuple(reports), tuple(problems))
+
+
+def _writable(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{cache}: cannot be the cache folder ({error.strerror}); choose another --cache") from None
 
 
 def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...]) -> None:

@@ -140,9 +140,18 @@ def observe_unit(job: Job) -> list[dict[str, Any]]:
     problems: list[dict[str, Any]] = []
     for view in job.unit.views:
         try:
-            observation = object_clouds(dataset.view(job.unit.scene, view), OBSERVATION_VOXEL)
+            seen = dataset.view(job.unit.scene, view)
         except DatasetError as error:
             problems.append({"view": view, "object": None, "reason": str(error)})
             continue
+        strange = sorted(set(np.unique(seen.label).tolist()) - {0, *(object_id + 1 for object_id in seen.object_ids)})
+        if strange:
+            reason = f"labels {strange} belong to no object of the annotation; their pixels are left out"
+            problems.append({"view": view, "object": None, "reason": reason})
+        observation = object_clouds(seen, OBSERVATION_VOXEL)
+        if not len(observation.objects.points):
+            problems.append(
+                {"view": view, "object": None, "reason": "no object has a visible point; it counts as zero"}
+            )
         save_observation(view_file(job.out, view, ".npz"), observation)
     return problems

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Stamp, why_stale, write_json, write_stamp
+from pipeline.artifacts import Stamp, file_sizes, why_stale, write_json, write_stamp
 from pipeline.engine import Outcome, run_units
 
 STAMP = "stamp.json"
@@ -152,4 +152,4 @@ def _make(function: Callable[[Any], list[dict[str, Any]]], plan: Plan) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     problems = function(plan.job)
-    write_stamp(plan.stamp, Stamp(plan.made_from, problems, time.perf_counter() - start))
+    write_stamp(plan.stamp, Stamp(plan.made_from, problems, time.perf_counter() - start, file_sizes(plan.folder)))

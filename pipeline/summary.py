@@ -18,7 +18,8 @@ Schema (``format_version`` 1)
 ``recovered``
     list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, reason}``.
 ``counts``
-    list of ``{arm, generator, scorer, camera, views, views_without_grasps, outcomes: {reason: n}}``: failures are
+    list of ``{arm, generator, scorer, camera, views, views_failed, views_without_grasps,
+    outcomes: {reason: n}}``: failures are
     counted aloud.
 ``problems``
     how many rows ``problems.json`` has.
@@ -34,6 +35,7 @@ import json
 import math
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -41,7 +43,7 @@ import pandas as pd
 from grasping import protocol
 from pipeline import aggregate
 from pipeline.aggregate import WHOLE, Tables
-from pipeline.artifacts import fingerprint, write_json
+from pipeline.artifacts import fingerprint, read_stamp, write_json
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
 from pipeline.selection import SceneUnit
@@ -115,19 +117,26 @@ def is_current(experiment: Experiment, folder: RunFolder) -> bool:
     """Say whether the summary was made from exactly what now lies in the run folder."""
     summary = read(folder)
     known = (summary or {}).get("provenance")
+    if not all((folder.tables / name).exists() for name in aggregate.TABLES):
+        return False
     return isinstance(known, dict) and known.get("fingerprint") == _state(experiment, folder)
 
 
 def _state(experiment: Experiment, folder: RunFolder) -> str:
     scores = {
-        path.parent.relative_to(folder.root).as_posix(): json.loads(path.read_text()).get("fingerprint")
+        path.parent.relative_to(folder.root).as_posix(): _stamped(path)
         for path in sorted(folder.root.glob(f"arms/*/scores/**/{STAMP}"))
     }
     clouds = {
-        path.parent.relative_to(folder.root).as_posix(): json.loads(path.read_text()).get("fingerprint")
+        path.parent.relative_to(folder.root).as_posix(): _stamped(path)
         for path in sorted(folder.root.glob(f"arms/*/clouds/**/{STAMP}"))
     }
     return fingerprint([FORMAT_VERSION, aggregate.VERSION, experiment.model_dump(mode="json"), scores, clouds])
+
+
+def _stamped(path: Path) -> str | None:
+    stamp = read_stamp(path)
+    return stamp.fingerprint if stamp else None
 
 
 def _whole(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -155,6 +164,7 @@ def _counts(tables: Tables) -> list[dict[str, Any]]:
             {
                 **dict(zip(setting, map(str, key), strict=True)),
                 "views": len(views),
+                "views_failed": int(views["failed"].sum()),
                 "views_without_grasps": len(views) - len(own[["scene", "view"]].drop_duplicates()),
                 "outcomes": {str(reason): int(n) for reason, n in own["reason"].value_counts().items()},
             }
@@ -171,6 +181,12 @@ def _warnings(
         warnings.append("One scene: differences have no interval, and say nothing about other scenes.")
     elif scenes < FEW_SCENES:
         warnings.append(f"Only {scenes} scenes: intervals are wide and rest on the t distribution.")
+    failed = tables.views[(tables.views["object"] == -1) & tables.views["failed"]].groupby("arm").size()
+    for arm, count in failed.items():
+        total = int(((tables.views["object"] == -1) & (tables.views["arm"] == arm)).sum())
+        warnings.append(
+            f"{arm}: {count} of {total} views failed and count as zero; see the problems before its numbers."
+        )
     if any(arm.completion == "checkpoint" for arm in experiment.arms):
         warnings.append(
             "One checkpoint a loss: this compares checkpoints, not losses; train more seeds to compare losses."

@@ -199,7 +199,7 @@ def _check_view(
 
 
 def _check_model(folder: Path, object_id: int, scene_dir: Path) -> Iterator[Problem]:
-    from grasping.geometry import read_mesh
+    from grasping.geometry import SignedDistanceGrid, read_mesh
 
     mesh = folder / "nontextured.ply"
     if not mesh.is_file():
@@ -218,6 +218,12 @@ def _check_model(folder: Path, object_id: int, scene_dir: Path) -> Iterator[Prob
     for name in ("textured.obj", "textured.sdf"):
         if not (folder / name).is_file():
             yield Problem(folder / name, "absent", "it is made in our cache when needed, nothing to do", "note")
+    for name, read in (("textured.obj", read_mesh), ("textured.sdf", SignedDistanceGrid.load)):
+        try:
+            if (folder / name).is_file():
+                read(folder / name)
+        except (ValueError, OSError) as error:
+            yield _problem(folder / name, error)
 
 
 def _is_rigid(T: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ def read_frame(
         raise FrameError(
             f"{depth}: says nothing of its camera; give --intrinsics fx,fy,cx,cy or a file with the matrix"
         )
-    metres = _read_depth(depth, archive, depth_scale or factor)
+    metres = _read_depth(depth, archive, factor if depth_scale is None else depth_scale)
 
     picture = None
     if color is not None:

@@ -184,11 +184,19 @@ class GraspNetDataset:
             depth=(raw / read_depth_factor(self._file(scene, "meta", view, "mat"))).astype(np.float32),
             label=label,
             color=color,
-            intrinsics=read_matrix(self.scene_dir(scene) / "camK.npy", (3, 3)),
+            intrinsics=self.intrinsics(scene),
             object_ids=object_ids,
             T_camera_object=self.object_poses(scene, view, object_ids),
             T_table_camera=self.T_table_camera(scene, view),
         )
+
+    def intrinsics(self, scene: int) -> NDArray[np.float64]:
+        """Return the ``(3, 3)`` pinhole matrix of a scene's camera, pixels."""
+        path = self.scene_dir(scene) / "camK.npy"
+        K = read_matrix(path, (3, 3))
+        if not (K[0, 0] > 0 and K[1, 1] > 0):
+            raise DatasetError(f"{path}: focal lengths must be positive; fetch the file again")
+        return K
 
     def T_table_camera(self, scene: int, view: int) -> NDArray[np.float64]:
         """Return the ``(4, 4)`` pose of a view's camera in the table frame; known for unrendered views too."""
@@ -196,7 +204,11 @@ class GraspNetDataset:
         poses = read_matrix(folder / "camera_poses.npy", (VIEWS_PER_SCENE, 4, 4))
         if not 0 <= view < VIEWS_PER_SCENE:
             raise DatasetError(f"{folder}: a scene has views 0 to {VIEWS_PER_SCENE - 1}, not {view}")
-        return read_matrix(folder / "cam0_wrt_table.npy", (4, 4)) @ poses[view]
+        T_table_first = read_matrix(folder / "cam0_wrt_table.npy", (4, 4))
+        for path, T in ((folder / "cam0_wrt_table.npy", T_table_first), (folder / "camera_poses.npy", poses[view])):
+            if not is_rigid(T):
+                raise DatasetError(f"{path}: the pose of view {view} is not a rigid transform; fetch the file again")
+        return T_table_first @ poses[view]
 
     def object_poses(self, scene: int, view: int, object_ids: Iterable[int] | None = None) -> NDArray[np.float32]:
         """Return ``T_camera_object`` ``(K, 4, 4)`` float32 of a scene's objects in one view, from its annotation."""
@@ -296,6 +308,12 @@ def read_matrix(path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
     return matrix
 
 
+def is_rigid(T: NDArray[np.float64]) -> bool:
+    """Say whether a ``(4, 4)`` matrix is a rotation and a translation, to 1e-3."""
+    R = T[:3, :3]
+    return bool(np.abs(R @ R.T - np.eye(3)).max() < 1e-3 and np.linalg.det(R) > 0)
+
+
 def read_depth(path: Path) -> NDArray[np.uint16]:
     """Read a 16-bit depth image ``(H, W)`` in the camera's own unit (1 / factor_depth metres)."""
     image, mode = _read_image(path)
@@ -322,12 +340,12 @@ def read_color(path: Path) -> NDArray[np.uint8]:
 
 def read_depth_factor(path: Path) -> float:
     """Read ``factor_depth`` of a ``meta/VVVV.mat``: how many depth units make one metre."""
+    if not path.is_file():  # loadmat has an error of its own for that
+        raise _missing(path)
     try:
         factor = float(
             np.asarray(scipy.io.loadmat(path, variable_names=["factor_depth"])["factor_depth"]).reshape(-1)[0]
         )
-    except FileNotFoundError:
-        raise _missing(path) from None
     except KeyError:
         raise DatasetError(f"{path}: holds no 'factor_depth'; fetch the file again") from None
     except Exception as error:  # loadmat lets many kinds through on damaged files

@@ -45,7 +45,7 @@ def test_interrupted_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) ->
 def test_stamp_says_which_keys_changed(tmp_path: Path) -> None:
     path = tmp_path / "stamp.json"
     assert why_stale(path, {}) == "not made yet"
-    write_stamp(path, Stamp({"views": [1, 2], "version": 1}, [], 0.5))
+    write_stamp(path, Stamp({"views": [1, 2], "version": 1}, [], 0.5, {}))
     assert why_stale(path, {"version": 1, "views": (1, 2)}) is None
     assert why_stale(path, {"version": 2, "views": [1, 2], "new": 0}) == "changed: new, version"
 

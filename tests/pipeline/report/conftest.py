@@ -22,7 +22,7 @@ from pipeline.cloud_files import OK, ObjectClouds, Observation, save_clouds, sav
 from pipeline.complete import METRICS_FILE
 from pipeline.config import Experiment, load_experiment
 from pipeline.fidelity import fidelity
-from pipeline.run_folder import STAMP, RunFolder, unit_folder, view_file
+from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
 from pipeline.score import COLUMNS, GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit
 
@@ -177,18 +177,18 @@ def _write_arm(
                 "reason": "" if count else "nothing generated",
             }
         )
-    dump = Stamp({"stage": "generate", "unit": unit.label, "arm": arm}, [], 1.0)
+    merge = {"merge": "replace"} if completion == "checkpoint" else {}
+    clouds = Stamp({"stage": "complete", "arm": arm} | merge, [], 2.0)
+    dump = Stamp({"stage": "generate", "unit": unit.label, "arm": arm, "clouds": clouds.fingerprint}, [], 1.0)
+    write_stamp(clouds_folder / STAMP, clouds)
     write_stamp(dump_folder / STAMP, dump)
-    write_stamp(
-        clouds_folder / STAMP,
-        Stamp(
-            {"stage": "complete", "arm": arm} | ({"merge": "replace"} if completion == "checkpoint" else {}), [], 2.0
-        ),
-    )
     pd.DataFrame(rows).to_parquet(clouds_folder / METRICS_FILE, index=False)
-    for scorer in () if arm in recipe.lost else recipe.more.get("scorers", ["analytic"]):
+    for scorer in recipe.more.get("scorers", ["analytic"]):
         scores_folder = unit_folder(folder.scores(arm, "antipodal", scorer), unit.scene, unit.camera)
         scores_folder.mkdir(parents=True, exist_ok=True)
+        if arm in recipe.lost:
+            write_json(scores_folder / FAILURE, {"stage": "score", "reason": "the worker died", "traceback": None})
+            continue
         pd.concat(grasp_tables)[COLUMNS.names].to_parquet(scores_folder / GRASPS_FILE, index=False)
         pd.DataFrame(view_rows).to_parquet(scores_folder / VIEWS_FILE, index=False)
         write_stamp(scores_folder / STAMP, Stamp({"stage": "score", "dump": dump.fingerprint}, [], 3.0))
