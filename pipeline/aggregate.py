@@ -32,11 +32,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from grasping.utility import view_utility
+from grasping.utility import METRICS, view_utility
 from pipeline.artifacts import ArtifactError, atomic_write, read_stamp
 from pipeline.cloud_files import load_observation
 from pipeline.complete import METRICS_FILE
-from pipeline.config import METRICS, Experiment
+from pipeline.config import Experiment
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
 from pipeline.score import COLUMNS, GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit

@@ -11,7 +11,7 @@ Writes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ MIN_POINTS = 16
 TOO_FEW = f"fewer than {MIN_POINTS} points: observation kept"
 METRICS_FILE = "completion.parquet"
 
+# Takes partial clouds, T_table_camera and one seed a cloud, gives completed clouds; all in the camera frame, metres.
 Completion = Callable[[list[NDArray[np.float32]], NDArray[np.float64], list[int]], list[NDArray[np.float32]]]
 
 
@@ -180,7 +181,10 @@ def complete_unit(job: Job) -> list[dict[str, Any]]:
         elif job.arm.completion == "truth":
             made = _perfect(partial, truth)
         else:
-            made = _completed(job, view, partial, observation.T_table_camera)
+            assert job.complete is not None  # run has loaded it
+            where = (job.seed, job.unit.scene, job.unit.camera, view)
+            seeds = [derive_seed(*where, int(object_id), "complete") for object_id in partial.object_ids]
+            made = complete_objects(partial, observation.T_table_camera, job.complete, seeds)
         clouds = ObjectClouds(
             made.object_ids, tuple(voxel_downsample(cloud, job.density) for cloud in made.clouds), made.status
         )
@@ -213,30 +217,41 @@ def _perfect(partial: ObjectClouds, truth: list[NDArray[np.float32]]) -> ObjectC
     return ObjectClouds(partial.object_ids, clouds, partial.status)
 
 
-def _completed(job: Job, view: int, partial: ObjectClouds, T_table_camera: NDArray[np.float64]) -> ObjectClouds:
-    """Complete what has enough points; a failed object has no cloud and says why."""
+def complete_objects(
+    partial: ObjectClouds, T_table_camera: NDArray[np.float64], complete: Completion, seeds: Sequence[int]
+) -> ObjectClouds:
+    """Complete one view's objects.
+
+    Args:
+        partial: K clouds, camera frame, metres.
+        T_table_camera: ``(4, 4)``.
+        complete: see :func:`network_completion`.
+        seeds: K, one an object.
+
+    Returns:
+        Completed clouds. An object with too few points keeps its observation, and one that the network fails on has
+        no points (status ``failed: ...``); the others are completed all the same.
+    """
     from completion.completer import CompletionError
 
-    assert job.complete is not None
     clouds: list[NDArray[np.float32]] = list(partial.clouds)
     status = list(partial.status)
     chosen = [index for index, cloud in enumerate(clouds) if len(cloud) >= MIN_POINTS]
     for index, cloud in enumerate(clouds):
         if 0 < len(cloud) < MIN_POINTS:
             status[index] = TOO_FEW
-    seeds = [
-        derive_seed(job.seed, job.unit.scene, job.unit.camera, view, int(partial.object_ids[index]), "complete")
-        for index in chosen
-    ]
     while chosen:
         try:
-            made = job.complete([clouds[index] for index in chosen], T_table_camera, seeds)
+            made = complete([clouds[index] for index in chosen], T_table_camera, [seeds[index] for index in chosen])
         except CompletionError as error:  # one object's failure is that object's row, not the view's
-            clouds[chosen[error.index]] = np.zeros((0, 3), np.float32)
-            status[chosen[error.index]] = f"failed: {error.reason}"
-            del chosen[error.index], seeds[error.index]
+            failed = chosen.pop(error.index)
+            clouds[failed] = np.zeros((0, 3), np.float32)
+            status[failed] = f"failed: {error.reason}"
         else:
             for index, cloud in zip(chosen, made, strict=True):
-                clouds[index], status[index] = cloud, OK
+                if np.isfinite(cloud).all():
+                    clouds[index], status[index] = cloud, OK
+                else:  # a completion from outside may give anything
+                    clouds[index], status[index] = np.zeros((0, 3), np.float32), "failed: points that are not finite"
             break
     return ObjectClouds(partial.object_ids, tuple(clouds), tuple(status))

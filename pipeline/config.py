@@ -13,18 +13,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from grasping.utility import METRICS
+
 FORMAT_VERSION = 1
 Camera = Literal["realsense", "kinect"]
 Split = Literal["train", "test_seen", "test_similar", "test_novel"]
 Entry = Literal["generator", "collision", "both"]
-METRICS = (
-    "ap",
-    "ap_0.4",
-    "ap_0.8",
-    "feasible",
-    "quality",
-    *(f"success@{k}_mu{mu}" for k in (1, 5, 10) for mu in ("0.4", "0.8")),
-)
 
 
 class ConfigError(ValueError):

@@ -13,7 +13,6 @@ There is no truth to score against: nothing here says whether a grasp would hold
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
 from pipeline.artifacts import atomic_write, derive_seed, write_json
 from pipeline.cloud_files import ObjectClouds
+from pipeline.complete import Completion, complete_objects, describe_arm
+from pipeline.config import Arm
 from pipeline.datasets.frame import Frame, FrameError, read_frame
 from pipeline.datasets.graspnet import View
 from pipeline.frame_picture import draw_frame
@@ -39,10 +40,6 @@ NO_TRUTH = (
     "hold; confidence is the generator's opinion."
 )
 MAX_OBJECTS = 254  # the label image of a view has eight bits
-MIN_POINTS = 16
-
-# Takes partial clouds, T_table_camera and one seed a cloud, gives completed clouds; all in the camera frame, metres.
-Completion = Callable[[list[NDArray[np.float32]], NDArray[np.float64], list[int]], list[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -215,9 +212,6 @@ def _centred(
 
 
 def _network(options: FrameOptions) -> Completion:
-    from pipeline.complete import describe_arm  # torch, which a look at the help should not load
-    from pipeline.config import Arm
-
     merge: Any = options.merge
     _, load = describe_arm(Arm(name="frame", checkpoint=options.checkpoint, merge=merge), options.device)
     assert load is not None
@@ -225,23 +219,18 @@ def _network(options: FrameOptions) -> Completion:
 
 
 def _complete(partial: ObjectClouds, table: Table, complete: Completion | None, options: FrameOptions) -> ObjectClouds:
-    """Complete what has enough points to say something of a shape; the others keep their observation and say so."""
     if complete is None:
         return partial
-    clouds, status = list(partial.clouds), list(partial.status)
-    chosen = [index for index, cloud in enumerate(clouds) if len(cloud) >= MIN_POINTS]
-    for index, cloud in enumerate(clouds):
-        if 0 < len(cloud) < MIN_POINTS:
-            status[index] = f"fewer than {MIN_POINTS} points: observation kept"
-    if chosen:
-        seeds = [derive_seed(options.seed, "frame", int(partial.object_ids[index]), "complete") for index in chosen]
-        made = complete([clouds[index] for index in chosen], table.T_table_camera, seeds)
-        for index, cloud in zip(chosen, made, strict=True):
-            if np.isfinite(cloud).all() and len(cloud):
-                clouds[index] = voxel_downsample(cloud, options.density)
-            else:
-                status[index] = "the network gave points that are not finite: observation kept"
-    return ObjectClouds(partial.object_ids, tuple(clouds), tuple(status))
+    seeds = [derive_seed(options.seed, "frame", int(object_id), "complete") for object_id in partial.object_ids]
+    made = complete_objects(partial, table.T_table_camera, complete, seeds)
+    # Nothing is compared here: where the network fails, a grasp on what was seen is worth more than none.
+    failed = [text.startswith("failed") for text in made.status]
+    pairs = zip(made.clouds, partial.clouds, failed, strict=True)
+    clouds = tuple(voxel_downsample(seen if lost else cloud, options.density) for cloud, seen, lost in pairs)
+    status = tuple(
+        f"{text}: observation kept" if lost else text for text, lost in zip(made.status, failed, strict=True)
+    )
+    return ObjectClouds(made.object_ids, clouds, status)
 
 
 def _grasp(

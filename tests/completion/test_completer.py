@@ -194,3 +194,14 @@ def test_cuda_is_refused_where_there_is_none() -> None:
         return
     with pytest.raises(CheckpointError, match=r"'cuda' cannot be used here .*--device cpu or auto"):
         resolve_device("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_clouds_of_the_cpu() -> None:
+    rng = np.random.default_rng(0)
+    clouds = [rng.uniform(-0.05, 0.05, (n, 3)).astype(np.float32) for n in (40, 700, 3000)]
+    on_cpu = Completer.load("pcn-cd", "cpu")(clouds, [1, 2, 3])
+    on_cuda = Completer.load("pcn-cd", "cuda")(clouds, [1, 2, 3])
+    for one, other in zip(on_cpu, on_cuda, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)

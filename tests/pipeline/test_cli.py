@@ -24,6 +24,7 @@ def command(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
         ["dataset", "synthesize", "--help"],
         ["dataset", "check", "--help"],
         ["checkpoint", "inspect", "--help"],
+        ["checkpoint", "evaluate", "--help"],
         ["frame", "--help"],
         *[[stage, "--help"] for stage in ("observe", "complete", "generate", "score", "aggregate", "report")],
     ],

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from grasping.grasps import Grasps
+from grasping.utility import METRICS
 from pipeline.aggregate import TABLE_KEYS
 from pipeline.artifacts import ArtifactError
-from pipeline.config import METRICS, load_experiment
+from pipeline.config import load_experiment
 from pipeline.experiment import STAGES, RunResult, run_experiment
 
 
