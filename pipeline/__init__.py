@@ -13,6 +13,13 @@ aggregate      ``arms/*/scores/``, ``arms/*/clouds/``      ``tables/``, ``summar
 report         ``tables/``, clouds and dumps               ``report.html``
 =============  ==========================================  ==================================================
 
+Beside the stages: ``cli`` and ``console`` (commands in, lines out), ``config`` (the experiment file and every
+default), ``selection`` (scenes and views), ``experiment`` (the stages in order), ``run_folder`` (paths and units),
+``artifacts`` (fingerprints, stamps, locks), ``engine`` (processes), ``cloud_files`` (clouds on disk), ``frames`` (the
+networks' input frame), ``truth`` (true surfaces), ``fidelity`` (completion metrics in two units), ``statistics``,
+``summary`` (``summary.json``), ``pairs`` (training pairs), ``datasets/`` (GraspNet-1Billion's layout, and samples made
+by code), and ``frame`` with ``segment`` and ``frame_picture`` (one RGB-D image of the user's own).
+
 ``pipeline`` is the only package that knows both ``completion`` and ``grasping``; those never import each
 other or ``pipeline``.
 """
