@@ -12,7 +12,7 @@ if [ $# -eq 0 ]; then
 elif [ "$1" = --all ]; then
     shift
     bash scripts/install_referee.sh
-    exec python -m pytest -q --durations=25 "$@"
+    exec python -m pytest -q -n 2 --durations=15 "$@"
 else
     exec python -m pytest "$@"
 fi
