@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -70,15 +70,20 @@ def test_ladder_is_closed_at_its_steps() -> None:
     tilt=st.floats(0, 0.05),
     extra=st.floats(0.002, 0.05),
 )
+@example(offset=(-0.5, 0.5625, 0.3), axis=0, tilt=0.029296875, extra=0.01953125)  # straight in the first opening
 def test_a_box_across_its_faces_closes_at_the_least_friction(
     geometries: dict[str, ObjectGeometry], offset: tuple[float, ...], axis: int, tilt: float, extra: float
 ) -> None:
+    """By the protocol's rule a finger whose distance profile is straight to 1e-10 touches nothing. The dither of our
+    grids makes that rare, not impossible: one opening in some hundreds. Another opening samples other points, so of
+    three openings at least two must touch, and every one that does must close."""
     sdf = geometries["box"].sdf
     assert sdf is not None
     half = np.array([0.025, 0.02, 0.045])
     centre = half * offset * 0.8
     centre[axis] *= 0.1
     direction = np.eye(3)[axis] * np.cos(tilt) + np.eye(3)[2] * np.sin(tilt)
-    contacts = find_contacts(sdf, centre[None], direction[None], np.array([2 * half[axis] + 0.01 + extra]))
-    assert contacts.found[0]
-    assert minimum_friction(required_angle(contacts))[0] == 0.2
+    widths = 2 * half[axis] + 0.01 + extra + np.array([0.0, 0.0003, 0.0007])
+    contacts = find_contacts(sdf, np.tile(centre, (3, 1)), np.tile(direction, (3, 1)), widths)
+    assert contacts.found.sum() >= 2
+    assert (minimum_friction(required_angle(contacts))[contacts.found] == 0.2).all()
