@@ -37,8 +37,9 @@ from pipeline.artifacts import ArtifactError, atomic_write, read_stamp
 from pipeline.cloud_files import load_observation
 from pipeline.complete import METRICS_FILE
 from pipeline.config import Experiment
+from pipeline.grasp_rows import COLUMNS
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
-from pipeline.score import COLUMNS, GRASPS_FILE, VIEWS_FILE
+from pipeline.score import GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit
 from pipeline.statistics import recovered_utility, scene_mean
 

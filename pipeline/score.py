@@ -4,8 +4,8 @@ Reads
     ``arms/<arm>/dump/<generator>/scene_SSSS/<camera>/VVVV.npy`` and the dataset's models and poses.
 Writes
     ``arms/<arm>/scores/<generator>/<scorer>/scene_SSSS/<camera>/grasps.parquet``: one row per grasp that
-    survives suppression, ordered by view and confidence (columns: :data:`COLUMNS`), and ``views.parquet``: one
-    row a view, also where there is no grasp at all.
+    survives suppression, ordered by view and confidence (columns: :data:`pipeline.grasp_rows.COLUMNS`), and
+    ``views.parquet``: one row a view, also where there is no grasp at all.
 
 No torch and no open3d here, so that workers start fast; distances inside models are made beforehand, by
 :func:`_prepare_models`.
@@ -30,6 +30,7 @@ from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp
 from pipeline.config import Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
 from pipeline.engine import run_units
+from pipeline.grasp_rows import COLUMNS, grasp_rows
 from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files
@@ -37,21 +38,6 @@ from pipeline.truth import model_files
 VERSION = 1
 GRASPS_FILE, VIEWS_FILE = "grasps.parquet", "views.parquet"
 
-COLUMNS = pa.schema(
-    [
-        ("view", pa.int16()),
-        ("row", pa.int32()),  # of the dump file
-        ("rank", pa.int32()),  # by confidence among the suppressed candidates of the view, from 0
-        ("object", pa.int16()),  # whose sampled points are nearest
-        ("confidence", pa.float64()),
-        ("width", pa.float64()),  # clipped, metres
-        ("kept", pa.bool_()),  # in the protocol's cut (10 an object, 50 a scene)
-        ("collided", pa.bool_()),
-        ("empty", pa.bool_()),
-        ("min_friction", pa.float64()),  # +inf: fails at every friction
-        ("reason", pa.string()),
-    ]
-)
 VIEW_COLUMNS = pa.schema(
     [
         ("view", pa.int16()),
@@ -197,23 +183,7 @@ def _score_view(
         score = reference.score_view_reference(grasps, objects, T_camera_object, T_camera_table, every_candidate=True)
     else:
         score = protocol.score_view(grasps, objects, T_camera_object, T_camera_table)
-    count = len(score.index)
-    ids = np.array([item.object_id for item in objects], np.int16)
-    columns = {
-        "view": np.full(count, view, np.int16),
-        "row": score.index,
-        "rank": np.arange(count),
-        "object": ids[score.object_index] if count else np.zeros(0, np.int16),
-        "confidence": grasps.confidence[score.index],
-        "width": score.width,
-        "kept": score.kept,
-        "collided": score.collided,
-        "empty": score.empty,
-        "min_friction": score.min_friction,
-        "reason": [str(text) for text in score.reason],
-    }
-    arrays = [pa.array(columns[field.name], type=field.type) for field in COLUMNS]
-    return pa.Table.from_arrays(arrays, schema=COLUMNS), list(score.refused)
+    return grasp_rows(view, grasps, score, [item.object_id for item in objects]), list(score.refused)
 
 
 @lru_cache(maxsize=128)

@@ -22,8 +22,9 @@ from pipeline.cloud_files import OK, ObjectClouds, Observation, save_clouds, sav
 from pipeline.complete import METRICS_FILE
 from pipeline.config import Experiment, load_experiment
 from pipeline.fidelity import fidelity
+from pipeline.grasp_rows import COLUMNS
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
-from pipeline.score import COLUMNS, GRASPS_FILE, VIEWS_FILE
+from pipeline.score import GRASPS_FILE, VIEWS_FILE
 from pipeline.selection import SceneUnit
 
 OBJECTS = {3: (0.05, 0.04, 0.09), 7: (0.12, 0.03, 0.03), 11: (0.06, 0.06, 0.05)}  # id -> edges of a box, metres
