@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -110,9 +111,16 @@ def _run_pool(
                     del pending[future]
                     bar.update()
             return []
+        except KeyboardInterrupt:
+            bar.write("stopping: units in progress are finished first; Ctrl-C again drops them", file=sys.stderr)
+            try:
+                pool.shutdown(wait=True, cancel_futures=True)
+            except KeyboardInterrupt:
+                for child in multiprocessing.active_children():
+                    child.terminate()  # a dropped unit leaves no half-written file: every write is atomic
+            raise
         finally:
-            # On an error or Ctrl-C what has not begun is dropped; what runs ends its unit or dies with us.
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # what has not begun is dropped
 
 
 @contextmanager

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,13 @@ from pipeline.engine import run_units
 # Worker processes import functions by name, so they have to live in an importable module.
 MODULE = """
 import os
+import time
+from pathlib import Path
+
+def sleep(argument):
+    Path(argument[0]).write_text(str(os.getpid()))
+    time.sleep(argument[1])
+    Path(argument[0] + ".done").touch()
 
 def work(argument):
     if argument == "bad input":
@@ -64,3 +74,53 @@ def test_children_run_single_threaded_and_the_parent_keeps_its_setting(jobs, mon
     outcomes = run_units(jobs.threads, [("a", 0), ("b", 0)], workers=2, title="test")
     assert [outcome.value for outcome in outcomes] == ["1", "1"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+PARENT = """
+import sys
+from engine_jobs import sleep
+from pipeline.engine import run_units
+
+if __name__ == "__main__":
+    folder, seconds = sys.argv[1], float(sys.argv[2])
+    run_units(sleep, [(f"unit {i}", (f"{folder}/{i}", seconds)) for i in range(9)], workers=2, title="test")
+"""
+
+
+def _begun(tmp_path: Path, jobs, seconds: float) -> subprocess.Popen:
+    (tmp_path / "parent.py").write_text(PARENT)
+    (tmp_path / "units").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py", tmp_path / "units", str(seconds)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
+    )
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / "units" / name).exists() for name in "01"):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    return process
+
+
+def test_ctrl_c_says_what_it_waits_for_and_finishes_the_units_in_progress(jobs, tmp_path: Path) -> None:
+    process = _begun(tmp_path, jobs, 1.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert "units in progress are finished first" in errors
+    done = {path.stem for path in (tmp_path / "units").glob("*.done")}
+    assert {"0", "1"} <= done and len(done) <= 4  # two run, at most two more were queued for the workers
+
+
+def test_a_second_ctrl_c_drops_the_units_in_progress(jobs, tmp_path: Path) -> None:
+    process = _begun(tmp_path, jobs, 600.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert not list((tmp_path / "units").glob("*.done"))
+    for name in "01":
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "units" / name).read_text()), 0)
