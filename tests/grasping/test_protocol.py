@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from grasping import protocol
 from grasping.geometry import GeometryError, ObjectGeometry
 from grasping.grasps import Grasps
-from grasping.protocol import REASONS, ViewScore, assign, cut, fingerprint, score_view, table_points
+from grasping.protocol import REASONS, ViewScore, assign, closing_lines, cut, fingerprint, score_view, table_points
 from grasping.transforms import pose, transform_points
 
 quiet = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -157,6 +157,36 @@ def test_rigid_motion_leaves_scores_unchanged(
     same = (before.min_friction == after.min_friction) & (before.reason == after.reason)
     assert (~same).sum() <= 1
     assert np.isfinite(before.min_friction).sum() >= 3
+
+
+@quiet
+@given(seed=st.integers(0, 2**31), levels=st.sampled_from([None, 1, 4]), size=st.sampled_from([0, 1, 9, 150, 720]))
+def test_the_cut_alone_is_the_kept_rows_of_the_full_call(  # type: ignore[no-untyped-def]
+    scene, grasps: Grasps, seed: int, levels: int | None, size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    some = grasps[rng.permutation(len(grasps))[:size]]
+    confidence = rng.random(len(some)) if levels is None else rng.integers(0, levels, len(some)).astype(float)
+    width = np.where(rng.random(len(some)) < 0.05, np.nan, some.width)
+    some = replace(some, confidence=confidence, width=width)
+    world = (scene.objects, scene.T_camera_object, scene.T_camera_table)
+    full, alone = score_view(some, *world), score_view(some, *world, kept_only=True)
+    assert alone.refused == full.refused
+    for name in ("index", "object_index", "width", "kept", "collided", "empty", "min_friction", "reason"):
+        one, other = getattr(full, name)[full.kept], getattr(alone, name)
+        assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), name
+
+
+def test_what_is_closed_on_does_not_depend_on_the_company(scene, grasps: Grasps) -> None:  # type: ignore[no-untyped-def]
+    """To the last bit: a lone row takes another path through BLAS than one of many."""
+    for pose_ in scene.T_camera_object:
+        together = closing_lines(grasps, pose_)
+        for size in (0, 1, 2, 7):
+            for start in range(0, len(grasps) - size, 40):
+                part = slice(start, start + size)
+                alone = closing_lines(grasps[part], pose_)
+                assert alone[0].tobytes() == together[0][part].tobytes()
+                assert alone[1].tobytes() == together[1][part].tobytes()
 
 
 def test_rows_that_are_not_finite_are_refused(scene, grasps: Grasps) -> None:  # type: ignore[no-untyped-def]
