@@ -15,6 +15,7 @@ Metres throughout; frames as in :mod:`grasping`. Nothing is ever written below R
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterable
@@ -24,7 +25,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import scipy.io
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from transforms3d.euler import euler2mat, quat2euler
@@ -200,15 +200,20 @@ class GraspNetDataset:
 
     def T_table_camera(self, scene: int, view: int) -> NDArray[np.float64]:
         """Return the ``(4, 4)`` pose of a view's camera in the table frame; known for unrendered views too."""
+        return self.table_poses(scene).T_table_camera(view)
+
+    def table_poses(self, scene: int) -> TablePoses:
+        """Read a scene's camera poses once, for many views.
+
+        Raises:
+            DatasetError: if a file is missing or broken; whether a pose is rigid is asked view by view.
+        """
         folder = self.scene_dir(scene)
-        poses = read_matrix(folder / "camera_poses.npy", (VIEWS_PER_SCENE, 4, 4))
-        if not 0 <= view < VIEWS_PER_SCENE:
-            raise DatasetError(f"{folder}: a scene has views 0 to {VIEWS_PER_SCENE - 1}, not {view}")
-        T_table_first = read_matrix(folder / "cam0_wrt_table.npy", (4, 4))
-        for path, T in ((folder / "cam0_wrt_table.npy", T_table_first), (folder / "camera_poses.npy", poses[view])):
-            if not is_rigid(T):
-                raise DatasetError(f"{path}: the pose of view {view} is not a rigid transform; fetch the file again")
-        return T_table_first @ poses[view]
+        return TablePoses(
+            folder,
+            read_matrix(folder / "camera_poses.npy", (VIEWS_PER_SCENE, 4, 4)),
+            read_matrix(folder / "cam0_wrt_table.npy", (4, 4)),
+        )
 
     def object_poses(self, scene: int, view: int, object_ids: Iterable[int] | None = None) -> NDArray[np.float32]:
         """Return ``T_camera_object`` ``(K, 4, 4)`` float32 of a scene's objects in one view, from its annotation."""
@@ -226,6 +231,37 @@ class GraspNetDataset:
 
     def _file(self, scene: int, kind: str, view: int, suffix: str) -> Path:
         return self.scene_dir(scene) / kind / f"{view:04d}.{suffix}"
+
+
+@dataclass(frozen=True, eq=False)
+class TablePoses:
+    """Where the cameras of one scene stood.
+
+    Attributes:
+        folder: the scene's, for messages.
+        T_first_camera: ``(256, 4, 4)`` each view's camera in the frame of view 0's.
+        T_table_first: ``(4, 4)`` view 0's camera in the table frame.
+    """
+
+    folder: Path
+    T_first_camera: NDArray[np.float64]
+    T_table_first: NDArray[np.float64]
+
+    def T_table_camera(self, view: int) -> NDArray[np.float64]:
+        """Return ``(4, 4)`` of one view.
+
+        Raises:
+            DatasetError: if there is no such view, or a pose is not rigid.
+        """
+        if not 0 <= view < VIEWS_PER_SCENE:
+            raise DatasetError(f"{self.folder}: a scene has views 0 to {VIEWS_PER_SCENE - 1}, not {view}")
+        T = self.T_first_camera[view]
+        for name, pose in (("cam0_wrt_table.npy", self.T_table_first), ("camera_poses.npy", T)):
+            if not is_rigid(pose):
+                raise DatasetError(
+                    f"{self.folder / name}: the pose of view {view} is not a rigid transform; fetch the file again"
+                )
+        return self.T_table_first @ T
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
@@ -254,7 +290,8 @@ def pose_matrix(translation: ArrayLike, quaternion_wxyz: ArrayLike) -> NDArray[n
         translation: ``(3,)`` metres.
         quaternion_wxyz: ``(4,)``, need not be normalised.
     """
-    degrees = [angle * (180.0 / np.pi) for angle in quat2euler(quaternion_wxyz)]
+    # Python's floats round as numpy's scalars do, several times faster.
+    degrees = [angle * (180.0 / np.pi) for angle in quat2euler([float(q) for q in np.asarray(quaternion_wxyz)])]
     T = np.eye(4, dtype=np.float32)
     T[:3, :3] = euler2mat(*(angle / 180.0 * np.pi for angle in degrees))
     T[:3, 3] = translation
@@ -277,14 +314,14 @@ def read_annotation(path: Path) -> list[tuple[int, NDArray[np.float32]]]:
     for entry in top.iter("obj"):
         try:
             object_id = int(entry.findtext("obj_id", ""))
-            translation = np.array([float(text) for text in entry.findtext("pos_in_world", "").split()])
-            quaternion = np.array([float(text) for text in entry.findtext("ori_in_world", "").split()])
+            translation = [float(text) for text in entry.findtext("pos_in_world", "").split()]
+            quaternion = [float(text) for text in entry.findtext("ori_in_world", "").split()]
         except ValueError as error:
             raise DatasetError(f"{path}: object {len(objects)} is unreadable ({error}); fetch the file again") from None
-        if translation.shape != (3,) or quaternion.shape != (4,):
+        if len(translation) != 3 or len(quaternion) != 4:
             raise DatasetError(f"{path}: object {object_id} lacks a position or orientation; fetch the file again")
-        length = float(np.linalg.norm(quaternion))
-        if not np.isfinite(translation).all() or not abs(length - 1.0) < 0.01:  # NaN fails the second test too
+        length = math.hypot(*quaternion)
+        if not all(map(math.isfinite, translation)) or not abs(length - 1.0) < 0.01:  # NaN fails the second test too
             raise DatasetError(f"{path}: the pose of object {object_id} is not a rigid pose; fetch the file again")
         if object_id in (known for known, _ in objects):
             raise DatasetError(f"{path}: names object {object_id} twice; the layout knows one instance of each")
@@ -342,6 +379,8 @@ def read_depth_factor(path: Path) -> float:
     """Read ``factor_depth`` of a ``meta/VVVV.mat``: how many depth units make one metre."""
     if not path.is_file():  # loadmat has an error of its own for that
         raise _missing(path)
+    import scipy.io  # lazily: scoring workers read no images, and start in half the time without it
+
     try:
         factor = float(
             np.asarray(scipy.io.loadmat(path, variable_names=["factor_depth"])["factor_depth"]).reshape(-1)[0]
