@@ -97,15 +97,20 @@ def recovered_utility(
         return Recovered(np.nan, np.nan, np.nan, "undefined: too few scenes for an interval of oracle - partial")
     if not gain.excludes_zero:
         return Recovered(np.nan, np.nan, np.nan, "undefined: the interval of oracle - partial holds 0")
-    rng = np.random.default_rng(seed)
-    picks = np.concatenate(
-        [members[rng.integers(0, len(members), (draws, len(members)))] for members in _groups(strata)], axis=1
-    )
+    picks = resample_scenes(strata, draws, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = (a - p)[picks].mean(axis=1) / (o - p)[picks].mean(axis=1)
     tail = (1 - level) / 2
     low, high = np.quantile(ratios[np.isfinite(ratios)], [tail, 1 - tail])
     return Recovered(float((a - p).mean() / (o - p).mean()), float(low), float(high))
+
+
+def resample_scenes(strata: Sequence[object], draws: int, seed: int) -> NDArray[np.int64]:
+    """Draw scenes with replacement within strata: ``(draws, S)`` indices of scenes, S labels given."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate(
+        [members[rng.integers(0, len(members), (draws, len(members)))] for members in _groups(strata)], axis=1
+    )
 
 
 def _groups(strata: Sequence[object]) -> list[NDArray[np.int64]]:
