@@ -11,9 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from grasping.utility import METRICS
+from pipeline.scorers import PHYSICS, check_name
 
 FORMAT_VERSION = 1
 Camera = Literal["realsense", "kinect"]
@@ -121,6 +131,25 @@ class StatisticsSection(_Model):
     draws: int = Field(10_000, ge=100)
 
 
+class PhysicsSection(_Model):
+    """How the scorer ``physics`` tries the grasps that the protocol keeps; every other constant of a trial is
+    :class:`grasping.physics.TrialSettings`'s own.
+
+    Attributes:
+        mode: ``scene`` (table and neighbours, at rest before the gripper comes) or ``isolation`` (the object alone).
+        friction: sliding friction between fingers and object.
+        density: of the objects, kg/m³.
+        closing_force: with which each finger presses, N.
+        repeats: trials a grasp, the first as given and the others slightly perturbed.
+    """
+
+    mode: Literal["scene", "isolation"] = "scene"
+    friction: float = Field(0.6, ge=0.0, le=5.0)
+    density: float = Field(500.0, gt=0.0, le=25_000.0)
+    closing_force: float = Field(40.0, gt=0.0, le=1000.0)
+    repeats: int = Field(1, ge=1, le=1000)
+
+
 class Experiment(_Model):
     """One comparison of arms.
 
@@ -137,7 +166,9 @@ class Experiment(_Model):
         density: common voxel edge in metres to which every arm's clouds are brought, so that density does not
             pass for quality. Not below 3 mm, the density of the observations themselves.
         generators: grasp generators.
-        scorers: ``analytic`` (our implementation of the protocol) and/or ``graspnetapi`` (the referee itself).
+        scorers: ``analytic`` (our implementation of the protocol), ``graspnetapi`` (the referee itself), a plug-in's
+            name (:mod:`pipeline.scorers`); and ``physics`` beside one of these, a second opinion on what it keeps.
+        physics: see :class:`PhysicsSection`; goes with the scorer ``physics``.
         primary_metric: the one metric that answers the question, declared before the run.
         statistics: see :class:`StatisticsSection`.
         seed: of everything random in the run; arms see the same draws.
@@ -154,7 +185,8 @@ class Experiment(_Model):
     entry: Entry = "both"
     density: float = Field(0.003, ge=0.003, le=0.02)
     generators: tuple[GeneratorSection, ...] = (GeneratorSection(),)
-    scorers: tuple[Literal["analytic", "graspnetapi"], ...] = ("analytic",)
+    scorers: tuple[str, ...] = ("analytic",)
+    physics: PhysicsSection | None = None
     primary_metric: str = "ap"
     statistics: StatisticsSection = StatisticsSection()  # type: ignore[call-arg]
     seed: int = Field(0, ge=0)
@@ -184,7 +216,27 @@ class Experiment(_Model):
             raise ValueError("`generators` needs at least one generator, each under its own name")
         if not self.scorers or len(set(self.scorers)) < len(self.scorers):
             raise ValueError("`scorers` names each scorer once, at least one; use [analytic]")
+        for scorer in self.scorers:
+            check_name(scorer)
+        if self.scorers == (PHYSICS,):
+            raise ValueError(
+                "`physics` is a second opinion on what the protocol keeps; use scorers: [analytic, physics]"
+            )
+        if self.physics is not None and PHYSICS not in self.scorers:
+            raise ValueError("`physics:` goes with the scorer of that name; use scorers: [analytic, physics]")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Experiments without physics are what they were before there was any: their runs stay current.
+        content: dict[str, Any] = handler(self)
+        if content.get("physics") is None:
+            content.pop("physics", None)
+        return content
+
+    def trials(self) -> PhysicsSection:
+        """Return how physics tries grasps: what the file says, or the defaults."""
+        return self.physics or PhysicsSection()  # type: ignore[call-arg]
 
     def entry_of(self, arm: Arm) -> Entry:
         return arm.entry or self.entry

@@ -68,6 +68,18 @@ def test_default_comparisons_are_against_partial_and_the_first_checkpoint(tmp_pa
         (HEAD + "arms: [partial]\nprimary_metric: app\n", ["did you mean 'ap'"]),
         (HEAD + "arms: [partial]\ncomparisons: [[partial, oracel]]\n", ["unknown arm 'oracel'"]),
         (HEAD + "arms: [partial]\ndensity: 0.001\n", ["density"]),
+        (
+            HEAD + "arms: [partial]\nscorers: [analytic, phisics]\n",
+            ["unknown scorer 'phisics'", "did you mean 'physics'"],
+        ),
+        (HEAD + "arms: [partial]\nscorers: [physics]\n", ["use scorers: [analytic, physics]"]),
+        (HEAD + "arms: [partial]\nphysics: {friction: 0.4}\n", ["use scorers: [analytic, physics]"]),
+        (
+            HEAD + "arms: [partial]\nscorers: [analytic, physics]\nphysics: {frction: 0.4}\n",
+            ["unknown key 'physics.frction'", "did you mean 'friction'"],
+        ),
+        (HEAD + "arms: [partial]\nscorers: [analytic, physics]\nphysics: {friction: -1}\n", ["physics.friction"]),
+        (HEAD + "arms: [partial]\nscorers: [analytic, physics]\nphysics: {mode: table}\n", ["physics.mode", "'scene'"]),
         (HEAD.replace("name: x", "name: ../x") + "arms: [partial]\n", ["name"]),
         (HEAD.replace("{root: data}", "{root: d, splits: [train], scenes: [1]}") + "arms: [partial]\n", ["not both"]),
     ],
@@ -99,3 +111,16 @@ def test_overrides_replace_nested_keys(tmp_path: Path) -> None:
     experiment = load_experiment(shipped_config("demo.yaml"), {"dataset.root": str(tmp_path), "cache": str(tmp_path)})
     assert experiment.dataset.root == tmp_path
     assert experiment.cache_folder() == tmp_path
+
+
+def test_physics_has_defaults_and_leaves_no_trace_where_it_is_not_asked(tmp_path: Path) -> None:
+    without = load(tmp_path, HEAD + "arms: [partial]\n")
+    assert without.physics is None and "physics" not in without.model_dump(mode="json")
+    bare = load(tmp_path, HEAD + "arms: [partial]\nscorers: [analytic, physics]\n")
+    assert (bare.trials().mode, bare.trials().friction, bare.trials().repeats) == ("scene", 0.6, 1)
+    text = (
+        HEAD + "arms: [partial]\nscorers: [analytic, physics]\nphysics: {mode: isolation, friction: 0.4, repeats: 8}\n"
+    )
+    given = load(tmp_path, text)
+    assert (given.trials().mode, given.trials().friction, given.trials().repeats) == ("isolation", 0.4, 8)
+    assert given.model_dump(mode="json")["physics"] == given.trials().model_dump(mode="json")
