@@ -16,10 +16,14 @@ Writes
     ``recovered.csv``          arm, ..., metric, value, ci_low, ci_high, reason
     ========================== =====================================================================================
 
-    and ``summary.json`` (:mod:`pipeline.summary`). Utility metrics are those of :mod:`grasping.utility`; a view or
-    object without grasps counts as zero, and so does every observed view of
-    a unit that failed. Means are over views within a scene, then over scenes; views are never
+    and ``summary.json`` (:mod:`pipeline.summary`). Utility metrics are those of :mod:`grasping.utility`, of the scorer
+    ``physics`` those of :mod:`pipeline.physics_utility`; a view or object without grasps counts as zero, and so does
+    every observed view of a unit that failed. Means are over views within a scene, then over scenes; views are never
     resampled.
+
+    Where physics gave its opinion, every grasp that it tried has it beside ``min_friction`` (columns
+    :data:`pipeline.grasp_rows.TRIAL_COLUMNS`), whoever scored the row, and there are the tables of
+    :mod:`pipeline.agreement` too.
 """
 
 from __future__ import annotations
@@ -33,13 +37,17 @@ import pandas as pd
 from tqdm import tqdm
 
 from grasping.utility import METRICS, view_utility
+from pipeline.agreement import WHOLE, Agreement
+from pipeline.agreement import tables as agreement_tables
 from pipeline.artifacts import ArtifactError, atomic_write, read_stamp
 from pipeline.cloud_files import load_observation
 from pipeline.complete import METRICS_FILE
 from pipeline.config import Experiment
-from pipeline.grasp_rows import COLUMNS
+from pipeline.grasp_rows import COLUMNS, TRIAL_COLUMNS
+from pipeline.physics_utility import HELD_METRICS, held_utility
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
 from pipeline.score import GRASPS_FILE, VIEWS_FILE
+from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
 from pipeline.statistics import recovered_utility, scene_mean
 
@@ -49,7 +57,7 @@ TABLES = (
     *(f"{name}.csv" for name in ("utility", "completion", "comparisons", "recovered")),
     *(f"{name}.parquet" for name in ("grasps", "views", "completion_views")),
 )
-WHOLE = "all"
+AGREEMENT_TABLES = ("agreement.csv", "roc.csv", "physics_outcomes.csv")
 KEYS = ["arm", "generator", "scorer", "camera", "split", "scene"]
 COMPARISON_COLUMNS = [
     *("arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric"),
@@ -69,6 +77,12 @@ class Tables:
     completion: pd.DataFrame
     comparisons: pd.DataFrame
     recovered: pd.DataFrame
+    agreement: Agreement | None = None
+
+
+def names(experiment: Experiment) -> tuple[str, ...]:
+    """List the tables of an experiment's run."""
+    return (*TABLES, *AGREEMENT_TABLES) if PHYSICS in experiment.scorers else TABLES
 
 
 def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Tables:
@@ -81,16 +95,24 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Table
     completion_views = _read_completion(experiment, run, units)
     per_view = _view_utilities(grasps, views)
     statistics = experiment.statistics
-    utility = _estimates(per_view, list(METRICS), statistics.level)
+    utility = pd.concat(
+        [_estimates(part, measured, statistics.level) for part, measured in _by_opinion(per_view)], ignore_index=True
+    )
     metrics = [name for name in completion_views.columns if name not in (*KEYS, "view", "object", "status")]
     completion = _estimates(_with_means(completion_views, metrics), metrics, statistics.level)
     differences = [
-        _comparisons(experiment, per_view, list(METRICS)),
+        *(_comparisons(experiment, part, measured) for part, measured in _by_opinion(per_view)),
         _comparisons(experiment, _with_means(completion_views, metrics), metrics),
     ]
     comparisons = pd.concat(differences, ignore_index=True)
-    recovered = _recovered(experiment, per_view)
-    tables = Tables(grasps, per_view, completion_views, utility, completion, comparisons, recovered)
+    recovered = pd.concat(
+        [_recovered(experiment, part, measured) for part, measured in _by_opinion(per_view)], ignore_index=True
+    )
+    agreement = None
+    if PHYSICS in experiment.scorers:
+        tried = grasps[grasps["scorer"] == PHYSICS].astype({"held": bool})
+        agreement = agreement_tables(tried, level=statistics.level, draws=statistics.draws, seed=experiment.seed)
+    tables = Tables(grasps, per_view, completion_views, utility, completion, comparisons, recovered, agreement)
     _write(tables, run)
     return tables
 
@@ -134,8 +156,21 @@ def _read_scores(experiment: Experiment, run: RunFolder, units: list[SceneUnit])
         views.append(pd.read_parquet(folder / VIEWS_FILE).assign(**keys))
     if not views or not sum(len(table) for table in views):
         raise ArtifactError(f"{run.root}: nothing is scored; run the stages before, and see {run.problems.name}")
-    rows = pd.concat(grasps, ignore_index=True)
-    return rows.reindex(columns=[*KEYS, *COLUMNS.names]), pd.concat(views, ignore_index=True)
+    rows = pd.concat(grasps, ignore_index=True).reindex(columns=[*KEYS, *COLUMNS.names, *_trial_columns(experiment)])
+    return _with_trials(rows) if PHYSICS in experiment.scorers else rows, pd.concat(views, ignore_index=True)
+
+
+def _trial_columns(experiment: Experiment) -> list[str]:
+    return TRIAL_COLUMNS.names if PHYSICS in experiment.scorers else []
+
+
+def _with_trials(rows: pd.DataFrame) -> pd.DataFrame:
+    """Put what physics says of a grasp beside what every other scorer says of it; empty where it was not tried."""
+    key = [*(name for name in KEYS if name not in ("scorer", "split")), "view", "row"]
+    tried = rows[rows["scorer"] == PHYSICS]
+    others = rows[rows["scorer"] != PHYSICS].drop(columns=TRIAL_COLUMNS.names)
+    joined = others.merge(tried[[*key, *TRIAL_COLUMNS.names]], on=key, how="left", validate="many_to_one")
+    return pd.concat([joined[rows.columns], tried], ignore_index=True).astype({"held": "boolean"})
 
 
 def _failed_views(run: RunFolder, unit: SceneUnit) -> pd.DataFrame:
@@ -167,24 +202,37 @@ def _read_completion(experiment: Experiment, run: RunFolder, units: list[SceneUn
 
 
 def _view_utilities(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a view (object -1) and one a view and object, with all metrics."""
-    columns = ["min_friction", "kept", "object"]
+    """Return one row a view (object -1) and one a view and object, with all metrics of its scorer."""
+    columns = [name for name in ("min_friction", "kept", "object", "held_fraction") if name in grasps]
     groups = {
         key: {name: part[name].to_numpy() for name in columns}
         for key, part in grasps.groupby([*KEYS, "view"], sort=False)
     }
-    none = {"min_friction": np.zeros(0), "kept": np.zeros(0, bool), "object": np.zeros(0, np.int16)}
+    none = dict.fromkeys(columns, np.zeros(0)) | {"kept": np.zeros(0, bool), "object": np.zeros(0, np.int16)}
     rows = []
     for view in tqdm(views.to_dict("records"), desc="utility  ", unit="view", dynamic_ncols=True):
         keys = {name: view[name] for name in (*KEYS, "view")}
         found = groups.get(tuple(keys.values()), none)
         keys["failed"] = view["reason"] == UNIT_FAILED
-        rows.append({**keys, "object": -1, **view_utility(found["min_friction"], found["kept"])})
+        rows.append({**keys, "object": -1, **_utility(keys["scorer"], found)})
         for object_id in [int(text) for text in view["objects"].split(",") if text]:
             own = found["object"] == object_id
-            values = view_utility(found["min_friction"][own], found["kept"][own])
+            values = _utility(keys["scorer"], {name: column[own] for name, column in found.items()})
             rows.append({**keys, "object": object_id, **values})
     return pd.DataFrame(rows)
+
+
+def _utility(scorer: str, grasps: dict[str, Any]) -> dict[str, float]:
+    if scorer == PHYSICS:
+        return held_utility(grasps["held_fraction"])
+    return view_utility(grasps["min_friction"], grasps["kept"])
+
+
+def _by_opinion(per_view: pd.DataFrame) -> list[tuple[pd.DataFrame, list[str]]]:
+    """Part the views by what is measured of them: the protocol's metrics, or those of physics."""
+    by_physics = per_view["scorer"] == PHYSICS
+    parts = [(per_view[~by_physics], list(METRICS)), (per_view[by_physics], list(HELD_METRICS))]
+    return [(part, measured) for part, measured in parts if len(part)]
 
 
 def _with_means(completion: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
@@ -248,7 +296,7 @@ def _largest(metric: str) -> float:
         return 100.0
     if metric == "quality":
         return 0.9  # 1.1 minus the least friction tried
-    return 1.0 if metric.startswith(("success", "coverage", "spurious", "precision", "f1")) else np.inf
+    return 1.0 if metric.startswith(("success", "held", "coverage", "spurious", "precision", "f1")) else np.inf
 
 
 def _comparisons(experiment: Experiment, per_view: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
@@ -281,13 +329,13 @@ def _comparisons(experiment: Experiment, per_view: pd.DataFrame, metrics: list[s
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
-def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
+def _recovered(experiment: Experiment, per_view: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     columns = ["arm", "generator", "scorer", "camera", "split", "metric", "value", "ci_low", "ci_high", "reason"]
     partial = [arm.name for arm in experiment.arms if arm.completion == "none"]
     oracle = [arm.name for arm in experiment.arms if arm.completion == "truth"]
     if not partial or not oracle:
         return pd.DataFrame(columns=columns)
-    scenes = _scenes(per_view[per_view["object"] == -1], list(METRICS))
+    scenes = _scenes(per_view[per_view["object"] == -1], metrics)
     rows = []
     for (generator, scorer, camera), part in scenes.groupby(["generator", "scorer", "camera"]):
         present = set(part["arm"])
@@ -300,7 +348,7 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
             for arm in experiment.arms:
                 if arm.completion != "checkpoint" or arm.name not in present or not chosen:
                     continue
-                for metric in METRICS:
+                for metric in metrics:
                     own, low, high = (
                         wide.loc[name].loc[chosen, metric].to_numpy() for name in (arm.name, partial[0], oracle[0])
                     )
@@ -330,9 +378,9 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write(tables: Tables, run: RunFolder) -> None:
-    for name in TABLES:
+    for name in (*TABLES, *(AGREEMENT_TABLES if tables.agreement is not None else ())):
         stem, _, kind = name.partition(".")
-        table: pd.DataFrame = getattr(tables, stem)
+        table: pd.DataFrame = getattr(tables if name in TABLES else tables.agreement, stem)
         with atomic_write(run.tables / name, "w" if kind == "csv" else "wb") as stream:
             if kind == "csv":
                 table.to_csv(stream, index=False, float_format="%.6g")

@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import summary
+from pipeline.agreement import THRESHOLDS, WHOLE, sentences
 from pipeline.experiment import RunResult
+from pipeline.scorers import PHYSICS
 
 TITLES = {
     "ap": "AP %",
@@ -62,6 +64,8 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
     level = f"{100 * content['level']:g} %"
     console.print(f"{counts}; mean over scenes; brackets: {level} interval over scenes")
     for generator, scorer, camera in sorted({(r["generator"], r["scorer"], r["camera"]) for r in content["utility"]}):
+        if scorer == PHYSICS:
+            continue  # an opinion beside the others, below
         key = (generator, scorer, camera)
         console.print(
             f"\n[bold]Utility[/] ({camera}, generator {generator}, scorer {scorer}, entry {content['entry']})"
@@ -71,6 +75,8 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
         console.print(_success_table(content, key))
         console.print("\n[bold]Paired differences[/]")
         console.print(_difference_table(content, key))
+    if "agreement" in content:
+        _print_agreement(content, console)
     for warning in content["warnings"]:
         console.print(f"[yellow]note[/] {warning}")
 
@@ -117,6 +123,44 @@ def _difference_table(content: Mapping[str, Any], key: Key) -> Table:
         coverage = [row for row in pair if row["metric"] == "coverage@5mm"]
         table.add_row(f"{a} - {b}", *_difference(utility, 1), *_difference(coverage, 3))
     return table
+
+
+def _print_agreement(content: Mapping[str, Any], console: Console) -> None:
+    rows, how = content["agreement"]["agreement"], content["agreement"]["physics"]
+    cases = sorted({(r["generator"], r["scorer"], r["camera"]) for r in content["utility"] if r["scorer"] == PHYSICS})
+    for key in cases:
+        where = f"{key[2]}, generator {key[0]}, {how['mode']}, friction {how['friction']:g}"
+        console.print(f"\n[bold]Does physics agree?[/] ({where})")
+        own = [row for row in rows if (row["generator"], row["camera"]) == (key[0], key[2])]
+        console.print(_agreement_table(content, own, key))
+        for sentence in sentences(own):
+            console.print(sentence)
+
+
+def _agreement_table(content: Mapping[str, Any], rows: list[dict[str, Any]], key: Key) -> Table:
+    """Return what physics holds of each arm: over all it tried, of what passes and fails at 0.8, and of the best."""
+    friction = THRESHOLDS[1]
+    table = _table("arm", "tried", "held %", f"if µ ≤ {friction:g}", "if not", "ROC AUC", "best 1 %", "best 10 %")
+    values = _index(content["utility"], key)
+    found = {r["arm"]: r for r in rows if r["object"] == WHOLE and r["friction"] == friction}
+    for arm in [*(item["name"] for item in content["arms"]), WHOLE]:
+        if arm not in found:
+            continue
+        row = found[arm]
+        shares = (row["n_held"] / row["n"], row["held_if_passed"], row["held_if_failed"])
+        best = (values.get((arm, f"held@{k}"), {}).get("value") for k in (1, 10))
+        table.add_row(
+            "all arms" if arm == WHOLE else arm,
+            str(row["n"]),
+            *(_percent(share) for share in shares),
+            _number(row["auc"]) or "n/a",
+            *(_percent(share) for share in best),
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _table(first: str, *others: str) -> Table:

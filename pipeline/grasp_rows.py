@@ -26,6 +26,16 @@ COLUMNS = pa.schema(
     ]
 )
 
+TRIAL_COLUMNS = pa.schema(
+    [
+        ("outcome", pa.string()),  # of the trial, one of grasping.physics.OUTCOMES
+        ("held", pa.bool_()),  # in more than half of its trials
+        ("held_fraction", pa.float64()),  # of its trials
+        ("slip", pa.float64()),  # of the object in the hand, metres; NaN where it never was in it
+    ]
+)
+"""What physics adds to the rows of the grasps that it tried."""
+
 
 def grasp_rows(view: int, grasps: Grasps, score: ViewScore, object_ids: Sequence[int]) -> pa.Table:
     """Turn one view's scores into rows, best confidence first.

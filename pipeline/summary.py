@@ -20,7 +20,10 @@ Schema (``format_version`` 1)
 ``counts``
     list of ``{arm, generator, scorer, camera, views, views_failed, views_without_grasps,
     outcomes: {reason: n}}``: failures are
-    counted aloud.
+    counted aloud. Of the scorer ``physics``, what came of its trials.
+``agreement``
+    only where physics gave its opinion: ``{physics, agreement, physics_outcomes}``, how it tried grasps, and the rows
+    of the tables of :mod:`pipeline.agreement` (``min_friction`` null: +inf).
 ``problems``
     how many rows ``problems.json`` has.
 ``warnings``
@@ -46,10 +49,12 @@ from pipeline.aggregate import WHOLE, Tables
 from pipeline.artifacts import fingerprint, read_stamp, write_json
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
+from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
 
 FORMAT_VERSION = 1
 _PACKAGES = ("grasp-utility", "numpy", "scipy", "torch", "open3d", "numba", "pandas")
+_PHYSICS_PACKAGES = ("mujoco", "coacd")
 FEW_SCENES = 10
 
 
@@ -61,6 +66,7 @@ def write(
     problems: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Write ``summary.json`` and return its content."""
+    packages = (*_PACKAGES, *(_PHYSICS_PACKAGES if PHYSICS in experiment.scorers else ()))
     summary = {
         "format_version": FORMAT_VERSION,
         "name": experiment.name,
@@ -97,9 +103,15 @@ def write(
         "provenance": {
             "fingerprint": _state(experiment, folder),
             "protocol": protocol.fingerprint(),
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         },
     }
+    if tables.agreement is not None:
+        summary["agreement"] = {
+            "physics": experiment.trials().model_dump(mode="json"),
+            "agreement": _records(tables.agreement.agreement),
+            "physics_outcomes": _records(tables.agreement.physics_outcomes),
+        }
     write_json(folder.summary, summary)
     return summary
 
@@ -117,7 +129,7 @@ def is_current(experiment: Experiment, folder: RunFolder) -> bool:
     """Say whether the summary was made from exactly what now lies in the run folder."""
     summary = read(folder)
     known = (summary or {}).get("provenance")
-    if not all((folder.tables / name).exists() for name in aggregate.TABLES):
+    if not all((folder.tables / name).exists() for name in aggregate.names(experiment)):
         return False
     return isinstance(known, dict) and known.get("fingerprint") == _state(experiment, folder)
 
@@ -160,13 +172,14 @@ def _counts(tables: Tables) -> list[dict[str, Any]]:
     counts = []
     for key, views in whole.groupby(setting):
         own = tables.grasps[(tables.grasps[setting] == list(key)).all(axis=1)]
+        what = "outcome" if key[setting.index("scorer")] == PHYSICS else "reason"
         counts.append(
             {
                 **dict(zip(setting, map(str, key), strict=True)),
                 "views": len(views),
                 "views_failed": int(views["failed"].sum()),
                 "views_without_grasps": len(views) - len(own[["scene", "view"]].drop_duplicates()),
-                "outcomes": {str(reason): int(n) for reason, n in own["reason"].value_counts().items()},
+                "outcomes": {str(reason): int(n) for reason, n in own[what].value_counts().items()},
             }
         )
     return counts

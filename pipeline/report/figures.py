@@ -112,6 +112,13 @@ def by_object(
 
 def outcome_bars(parts: dict[str, pd.Series], title: str, prefix: str) -> Markup:
     """Draw stacked bars, one an arm; ``parts`` holds each arm's outcomes by key of :data:`style.OUTCOMES`."""
+    return stacked_bars(parts, [(key, text, outcome_stand_in(key)) for key, text, *_ in OUTCOMES], title, prefix)
+
+
+def stacked_bars(
+    parts: dict[str, pd.Series], pieces: Sequence[tuple[str, str, str]], title: str, prefix: str
+) -> Markup:
+    """Draw stacked bars, one an entry of ``parts``, of pieces ``(key, text, colour)`` from left to right."""
     height = 46 + 30.0 * len(parts)
     with panel(WIDTH, height) as (figure, axes):
         names = max((len(name) for name in parts), default=1)
@@ -121,20 +128,20 @@ def outcome_bars(parts: dict[str, pd.Series], title: str, prefix: str) -> Markup
         total = max([float(part.sum()) for part in parts.values()], default=0.0)
         for y, part in enumerate(parts.values()):
             start = 0.0
-            for key, *_ in OUTCOMES:
+            for key, _, colour in pieces:
                 length = float(part.get(key, 0.0))
                 if length <= 0:
                     continue
-                axes.barh(y, length, left=start, height=0.68, color=outcome_stand_in(key), linewidth=0)
+                axes.barh(y, length, left=start, height=0.68, color=colour, linewidth=0)
                 start += length
             # Thin gaps, so that neighbours part without their hues.
-            edges = np.cumsum([float(part.get(key, 0.0)) for key, *_ in OUTCOMES])
+            edges = np.cumsum([float(part.get(key, 0.0)) for key, *_ in pieces])
             axes.vlines(edges[(edges > 0) & (edges < start)], y - 0.34, y + 0.34, color=_PAPER, linewidth=1)
         axes.set(ylim=(len(parts) - 0.45, -0.55), xlim=(0, total or 1.0), xlabel=title)
         axes.set_yticks(range(len(parts)), list(parts))
         axes.grid(False, axis="y")
         said = "; ".join(
-            f"{name}: " + ", ".join(f"{text} {part.get(key, 0.0):.1f}" for key, text, *_ in OUTCOMES if key in part)
+            f"{name}: " + ", ".join(f"{text} {part.get(key, 0.0):.1f}" for key, text, _ in pieces if key in part)
             for name, part in parts.items()
         )
         return inline_svg(figure, f"{title}: {said}", prefix)

@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 
 from pipeline import summary
 from pipeline.aggregate import WHOLE
+from pipeline.agreement import Agreement
 from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
+from pipeline.scorers import PHYSICS
 
-_TEXT = ("arm", "arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric", "reason")
+_TEXT = ("arm", "arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric", "reason", "outcome")
 _GRASP_COLUMNS = [
     *("arm", "generator", "scorer", "camera", "split", "scene", "view"),
     *("row", "rank", "width", "kept", "min_friction", "reason"),
@@ -64,6 +66,7 @@ class RunData:
     seconds: dict[str, float]
     object_names: dict[str, str]
     merges: dict[str, str]
+    physics: Agreement | None = None
 
     @property
     def arms(self) -> list[str]:
@@ -73,7 +76,9 @@ class RunData:
 
     @property
     def settings(self) -> list[Setting]:
-        keys = self.utility[["generator", "scorer", "camera"]].drop_duplicates()
+        """The settings that the protocol graded; what physics says stands in a section of its own."""
+        graded = self.utility[self.utility["scorer"] != PHYSICS]
+        keys = graded[["generator", "scorer", "camera"]].drop_duplicates()
         return [Setting(*row) for row in keys.itertuples(index=False, name=None)]
 
     @property
@@ -117,7 +122,12 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         seconds=_seconds(folder),
         object_names=_object_names(experiment.dataset.root),
         merges={arm.name: merge for arm in experiment.arms if (merge := _merge(folder.clouds(arm.name)))},
+        physics=_physics(folder) if PHYSICS in experiment.scorers else None,
     )
+
+
+def _physics(folder: RunFolder) -> Agreement:
+    return Agreement(*(_csv(folder.tables / f"{name}.csv") for name in ("agreement", "roc", "physics_outcomes")))
 
 
 def _csv(path: Path) -> pd.DataFrame:

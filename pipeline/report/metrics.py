@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.physics_utility import HELD_TOPS
+
 NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
 
@@ -117,6 +119,18 @@ UTILITY = (
     Metric("quality", "quality", "", "", 1.0, 3, True, "max(0, 1.1 − µ), mean over a view's best 10 grasps"),
     *(_success(k, friction) for k in (1, 5, 10) for friction in ("0.4", "0.8")),
 )
+HELD = (
+    _percent("held", "held, of the protocol's 50", "share of the protocol's 50 grasps that physics holds", scale=100),
+    *(
+        _percent(
+            f"held@{k}",
+            f"held, best {'grasp' if k == 1 else k}",
+            f"of a view's best {k}, the share that it holds",
+            scale=100,
+        )
+        for k in HELD_TOPS
+    ),
+)
 COMPLETION = (
     *_fidelity("5mm", "5 mm"),
     *_fidelity("0.03", "3 % of size"),
@@ -126,7 +140,7 @@ COMPLETION = (
     Metric("observed_points", "points observed", "", "", 1.0, 0, True, "points of an object's observation"),
     Metric("completed_points", "points of the cloud", "", "", 1.0, 0, True, "points of an object's cloud in the arm"),
 )
-_KNOWN = {metric.name: metric for metric in (*UTILITY, *COMPLETION)}
+_KNOWN = {metric.name: metric for metric in (*UTILITY, *HELD, *COMPLETION)}
 
 
 def metric(name: str) -> Metric:

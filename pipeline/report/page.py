@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from pipeline.aggregate import WHOLE
 from pipeline.experiment import STAGES
-from pipeline.report import answer, counts, figures, intervals, pictures, style, tables
+from pipeline.report import answer, counts, figures, intervals, physics, pictures, style, tables
 from pipeline.report.inputs import RunData, Setting
-from pipeline.report.metrics import UTILITY, metric
+from pipeline.report.metrics import HELD, UTILITY, metric
 
 _HERE = Path(__file__).resolve().parent
 _FOREST = ("feasible", "quality", "coverage@5mm")
@@ -53,6 +53,7 @@ def render(data: RunData) -> str:
     shown, rule = pictures.show(data, first)
     results = [_results(data, setting, look, f"s{index}") for index, setting in enumerate(data.settings)]
     problem_table, problem_note = tables.problems(data)
+    opinions = physics.opinions(data, look)
     return environment.get_template("page.html").render(
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         light=Markup(style.css_variables(dark=False)),
@@ -63,6 +64,8 @@ def render(data: RunData) -> str:
         several=len(data.settings) > 1,
         answers=answer.answers(data),
         results=results,
+        opinions=opinions,
+        physics_keys=[Key(*entry) for entry in physics.legend()],
         completion=[_completion(data, setting, look, camera) for camera, setting in _cameras(data).items()],
         arm_keys=[Key(arm, look[arm].variable, look[arm].marker_text) for arm in data.arms],
         outcome_keys=[Key(title, style.outcome_variable(key)) for key, title, *_ in style.OUTCOMES],
@@ -77,7 +80,7 @@ def render(data: RunData) -> str:
         most_grasps=pictures.MOST_GRASPS,
         problem_table=problem_table,
         problem_note=problem_note,
-        meanings=[(item.title, item.meaning) for item in UTILITY],
+        meanings=[(item.title, item.meaning) for item in (*UTILITY, *(HELD if opinions else ()))],
         provenance=_provenance(data),
         command=f"grasp-utility run {shlex.quote(str(data.folder.root / 'experiment.json'))} --out NEW_FOLDER",
         configuration=yaml.safe_dump(data.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True),

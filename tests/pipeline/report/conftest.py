@@ -190,9 +190,24 @@ def _write_arm(
         if arm in recipe.lost:
             write_json(scores_folder / FAILURE, {"stage": "score", "reason": "the worker died", "traceback": None})
             continue
-        pd.concat(grasp_tables)[COLUMNS.names].to_parquet(scores_folder / GRASPS_FILE, index=False)
+        scored = pd.concat(grasp_tables)[COLUMNS.names]
+        if scorer == "physics":
+            scored = _tried(scored[scored["kept"]], _rng(unit.scene, index))
+        scored.to_parquet(scores_folder / GRASPS_FILE, index=False)
         pd.DataFrame(view_rows).to_parquet(scores_folder / VIEWS_FILE, index=False)
         write_stamp(scores_folder / STAMP, Stamp({"stage": "score", "dump": dump.fingerprint}, [], 3.0))
+
+
+def _tried(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Trials by lot, which rather hold what the protocol passes at a low friction."""
+    held = rng.uniform(size=len(rows)) < np.where(
+        np.isfinite(rows["min_friction"]), 0.95 - 0.4 * rows["min_friction"], 0.15
+    )
+    failures = rng.choice(["collided", "no_contact", "slipped", "lost", "dragged"], len(rows))
+    outcomes = np.where(held, "held", failures).astype(object)
+    return rows.assign(
+        outcome=outcomes, held=held, held_fraction=held.astype(float), slip=rng.uniform(0, 0.01, len(rows))
+    )
 
 
 def _completed(completion: str, partial: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
