@@ -12,20 +12,23 @@ numbers, batched. Three things differ by intent and are stated here:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from weakref import WeakKeyDictionary
 
 import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grasping.collision import collide_in_groups, lattice_in_box, points_in_box
-from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, find_contacts
+from grasping.collision import Lattice, collide_in_boxes
+from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, Contacts, find_contacts
 from grasping.force_closure import FRICTIONS, minimum_friction, required_angle
 from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry, derived_versions
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER
-from grasping.suppression import suppress
+from grasping.point_boxes import PointBoxes, PointTree
+from grasping.suppression import survivors
 from grasping.transforms import transform_points
 
 FloatArray = NDArray[np.float64]
@@ -108,6 +111,7 @@ class ViewScore:
         return len(self.index)
 
 
+@functools.cache
 def _table_axes() -> tuple[FloatArray, FloatArray, FloatArray]:
     """Positions of the table's points along x, y and z of the table frame."""
     x, y, z = (np.linspace(0, side, int(side / TABLE_GRID)) for side in TABLE_SIZE)
@@ -146,19 +150,16 @@ def score_view(
     poses = np.asarray(T_camera_object, dtype=np.float32)
     if len(objects) == 0 or poses.shape != (len(objects), 4, 4):
         raise ValueError(f"expected a (4, 4) pose for each of {len(objects)} objects (at least one), got {poses.shape}")
-    finite = np.isfinite(grasps.to_array()[:, :16]).all(axis=1)
-    refused = [(int(row), "not finite") for row in np.flatnonzero(~finite)]
-    rows = np.flatnonzero(finite)
-    candidates = replace(grasps[rows], width=np.clip(grasps.width[rows], 0.0, MAXIMUM_WIDTH))
-    survivors = suppress(candidates, SUPPRESSION_TRANSLATION, SUPPRESSION_ANGLE)
-    candidates = candidates[survivors]
-
-    models = [transform_points(T, geometry.points) for T, geometry in zip(poses, objects, strict=True)]
-    assigned = assign(candidates.translation, models)
+    rows, refused = _gradable(grasps)
+    candidates = grasps if len(rows) == len(grasps) else grasps[rows]
+    candidates = replace(candidates, width=np.clip(candidates.width, 0.0, MAXIMUM_WIDTH))
+    boxes = _boxes_of(objects, poses)
+    chosen, assigned = _choose(candidates, boxes, kept_only)
+    candidates = candidates[chosen]
     kept = cut(candidates.confidence, assigned)
     if kept_only:
-        candidates, survivors, assigned, kept = candidates[kept], survivors[kept], assigned[kept], kept[kept]
-    collided, empty = collisions(candidates, assigned, models, T_camera_table)
+        candidates, chosen, assigned, kept = candidates[kept], chosen[kept], assigned[kept], kept[kept]
+    collided, empty = _collisions(candidates, assigned, boxes, T_camera_table)
     friction, found = _close(candidates, assigned, objects, poses, ~(collided | empty))
 
     reason = np.full(len(candidates), "no_contact", dtype=f"<U{max(map(len, REASONS))}")
@@ -167,7 +168,7 @@ def score_view(
     reason[collided] = "collides"
     reason[empty] = "empty"
     return ViewScore(
-        index=rows[survivors],
+        index=rows[chosen],
         object_index=assigned,
         width=candidates.width,
         kept=kept,
@@ -179,6 +180,67 @@ def score_view(
     )
 
 
+def _gradable(grasps: Grasps) -> tuple[NDArray[np.intp], list[tuple[int, str]]]:
+    """Rows that are finite, and the others with their reason."""
+    numbers = [grasps.confidence, grasps.width, grasps.height, grasps.depth, grasps.rotation, grasps.translation]
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = sum(float(part.sum()) for part in numbers)
+    if np.isfinite(total):  # then all of them are; a sum that is not may be that of finite numbers
+        return np.arange(len(grasps)), []
+    finite = np.isfinite(grasps.to_array()[:, :16]).all(axis=1)
+    return np.flatnonzero(finite), [(int(row), "not finite") for row in np.flatnonzero(~finite)]
+
+
+# For each geometry that is still in use its tree of points, and these in the tree's order.
+_TREES: WeakKeyDictionary[ObjectGeometry, tuple[FloatArray, PointTree]] = WeakKeyDictionary()
+
+
+def _boxes_of(objects: Sequence[ObjectGeometry], poses: NDArray[np.float32]) -> PointBoxes:
+    """Sampled points of all models in the camera frame."""
+    known = []
+    for geometry in objects:
+        entry = _TREES.get(geometry)
+        if entry is None:
+            tree = PointTree.of(geometry.points)
+            entry = _TREES[geometry] = np.array(geometry.points, dtype=np.float64)[tree.order], tree
+        known.append(entry)
+    points = np.empty((sum(len(p) for p, _ in known), 3))
+    begin = 0
+    for T, (model, _) in zip(poses.astype(np.float64), known, strict=True):  # as transform_points does, in place
+        part = points[begin : begin + len(model)]
+        np.matmul(model, T[:3, :3].T, out=part)
+        part += T[:3, 3]
+        begin += len(model)
+    return PointBoxes.of(points, [tree for _, tree in known])
+
+
+def _choose(grasps: Grasps, boxes: PointBoxes, kept_only: bool) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Rows that survive suppression, best first, and their objects; for the cut alone it ends where that is settled.
+
+    It is settled once every object has its ten, or once fifty are in and a grasp has come that is worse than the
+    fiftieth: whatever follows is worse still.
+    """
+    rows: list[NDArray[np.intp]] = [np.zeros(0, np.intp)]
+    owners: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    places = np.where(np.isfinite(boxes.object_low[:, 0]), GRASPS_PER_OBJECT, 0)  # what each object may still take
+    taken: list[float] = []  # confidences, best first
+    piece_length = 2 * GRASPS_PER_VIEW if kept_only else max(len(grasps), 1)
+    for piece in survivors(grasps, SUPPRESSION_TRANSLATION, SUPPRESSION_ANGLE, piece_length):
+        rows.append(piece)
+        owners.append(boxes.owner_of_nearest(grasps.translation[piece]))
+        if not kept_only:
+            continue
+        confidence = grasps.confidence[piece]
+        for value, owner in zip(confidence.tolist(), owners[-1].tolist(), strict=True):
+            if places[owner] > 0:
+                places[owner] -= 1
+                taken.append(value)
+        full = len(taken) >= GRASPS_PER_VIEW and confidence[-1] < taken[GRASPS_PER_VIEW - 1]
+        if full or not places.any():
+            break
+    return np.concatenate(rows), np.concatenate(owners)
+
+
 def assign(translations: FloatArray, models: Sequence[FloatArray]) -> NDArray[np.int64]:
     """Give each grasp the object of its nearest model point; the first object where two are equally near.
 
@@ -186,40 +248,7 @@ def assign(translations: FloatArray, models: Sequence[FloatArray]) -> NDArray[np
         translations: ``(S, 3)`` metres.
         models: K arrays ``(P, 3)`` in the same frame.
     """
-    owner = np.repeat(np.arange(len(models)), [len(m) for m in models])
-    if len(translations) == 0 or len(owner) == 0:
-        return np.zeros(len(translations), np.int64)
-    points = np.concatenate(models)
-    order = np.argsort(points[:, 0], kind="stable")
-    return owner[_nearest(np.ascontiguousarray(translations), points[order], order)]
-
-
-@numba.njit(cache=True, nogil=True)
-def _nearest(queries: FloatArray, points: FloatArray, number: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of the nearest point, the least of several; points ascend in x, number says what each is called."""
-    out = np.empty(len(queries), np.int64)
-    for i in range(len(queries)):
-        x, y, z = queries[i, 0], queries[i, 1], queries[i, 2]
-        best, where = np.inf, 0
-        right = np.searchsorted(points[:, 0], x)
-        left = right - 1
-        while True:  # outwards along x, until the way there alone is too long
-            near_right = right < len(points) and (points[right, 0] - x) ** 2 <= best
-            near_left = left >= 0 and (points[left, 0] - x) ** 2 <= best
-            if near_right:
-                j = right
-                right += 1
-            elif near_left:
-                j = left
-                left -= 1
-            else:
-                break
-            dx, dy, dz = x - points[j, 0], y - points[j, 1], z - points[j, 2]
-            d = dx * dx + dy * dy + dz * dz
-            if d < best or (d == best and number[j] < where):
-                best, where = d, number[j]
-        out[i] = where
-    return out
+    return PointBoxes.of_clouds(models).owner_of_nearest(translations)
 
 
 def cut(confidence: FloatArray, assigned: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -229,28 +258,42 @@ def cut(confidence: FloatArray, assigned: NDArray[np.int64]) -> NDArray[np.bool_
         confidence: ``(S,)`` in :func:`grasping.suppression.confidence_order`.
         assigned: ``(S,)`` object of each.
     """
-    kept = np.zeros(len(confidence), bool)
-    for k in np.unique(assigned):
-        kept[np.flatnonzero(assigned == k)[:GRASPS_PER_OBJECT]] = True
-    remaining = np.sort(confidence[kept])[::-1]
+    kept = _first_of_each(assigned, int(assigned.max(initial=-1)) + 1, GRASPS_PER_OBJECT)
+    remaining = confidence[kept]
     if len(remaining) > GRASPS_PER_VIEW:
         kept &= confidence >= remaining[GRASPS_PER_VIEW - 1]
     return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_of_each(assigned: NDArray[np.int64], objects: int, most: int) -> NDArray[np.bool_]:
+    taken, out = np.zeros(objects, np.int64), np.zeros(len(assigned), np.bool_)
+    for s in range(len(assigned)):
+        if taken[assigned[s]] < most:
+            taken[assigned[s]] += 1
+            out[s] = True
+    return out
 
 
 def collisions(
     grasps: Grasps, assigned: NDArray[np.int64], models: Sequence[FloatArray], T_camera_table: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Test grasps against models and table near their object; ``collided`` and ``empty``, each ``(S,)``."""
-    scene, axes = np.concatenate(list(models)), _table_axes()
-    T = np.asarray(T_camera_table, dtype=np.float64)
-    present = set(np.unique(assigned).tolist())
-    clouds = [np.zeros((0, 3))] * len(models)
-    for k, model in enumerate(models):
-        if k in present and len(model):
-            low, high = model.min(axis=0) - WORKSPACE_MARGIN, model.max(axis=0) + WORKSPACE_MARGIN
-            clouds[k] = np.concatenate([points_in_box(scene, low, high), lattice_in_box(T, axes, low, high)])
-    return collide_in_groups(clouds, grasps, assigned, MINIMUM_INSIDE)
+    return _collisions(grasps, assigned, PointBoxes.of_clouds(models), T_camera_table)
+
+
+def _collisions(
+    grasps: Grasps, assigned: NDArray[np.int64], boxes: PointBoxes, T_camera_table: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    return collide_in_boxes(
+        boxes,
+        Lattice(np.asarray(T_camera_table, dtype=np.float64), *_table_axes()),
+        boxes.object_low - WORKSPACE_MARGIN,
+        boxes.object_high + WORKSPACE_MARGIN,
+        grasps,
+        assigned,
+        MINIMUM_INSIDE,
+    )
 
 
 def _close(
@@ -262,13 +305,19 @@ def _close(
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Least friction and whether both fingers touch, each ``(S,)``, of the grasps that are clear."""
     friction, found = np.full(len(grasps), np.inf), np.zeros(len(grasps), bool)
-    for k in np.unique(assigned[clear]):
+    parts = []
+    for k in np.flatnonzero(np.bincount(assigned[clear], minlength=len(objects))).tolist():
         sdf = objects[k].sdf
         if sdf is None:
             raise GeometryError(f"object {objects[k].object_id} has no signed distances: load it with load_object")
         rows = np.flatnonzero(clear & (assigned == k))
-        centres, axes = closing_lines(grasps[rows], poses[k])
-        contacts = find_contacts(sdf, centres, axes, grasps.width[rows])
+        part = grasps[rows]
+        parts.append((rows, find_contacts(sdf, *closing_lines(part, poses[k]), part.width)))
+    if parts:
+        rows = np.concatenate([rows for rows, _ in parts])
+        contacts = Contacts(
+            **{f.name: np.concatenate([getattr(one, f.name) for _, one in parts]) for f in fields(Contacts)}
+        )
         found[rows] = contacts.found
         friction[rows] = minimum_friction(required_angle(contacts))
     return friction, found

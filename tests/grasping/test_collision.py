@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from grasping.collision import collide, collide_in_groups, lattice_in_box, points_in_box
+from grasping.collision import NO_LATTICE, Lattice, collide, collide_in_boxes
 from grasping.grasps import Grasps
+from grasping.gripper import Gripper
+from grasping.point_boxes import PointBoxes
 from grasping.protocol import table_points
-from grasping.transforms import pose, transform_points
+from grasping.transforms import pose
 
 
 def random_grasps(n: int, rng: np.random.Generator, spread: float = 0.1) -> Grasps:
@@ -80,29 +84,109 @@ def test_hand_made_cases() -> None:
         assert (collided[0], empty[0]) == expected, point
 
 
-def test_groups_see_their_own_cloud() -> None:
-    rng = np.random.default_rng(3)
-    clouds = [rng.uniform(-0.1, 0.1, (500, 3)), np.zeros((0, 3)), rng.uniform(-0.1, 0.1, (80, 3))]
-    grasps, group = random_grasps(90, rng), rng.integers(0, 3, 90)
-    collided, empty = collide_in_groups(clouds, grasps, group, 5)
-    for k in range(3):
-        alone = collide(clouds[k], grasps[group == k], 5)
-        assert np.array_equal(collided[group == k], alone[0]) and np.array_equal(empty[group == k], alone[1])
-    assert not collided[group == 1].any() and empty[group == 1].all()
+def test_faces_are_open() -> None:
+    """Numbers that are exact in binary: a point on a face is not inside, one a hair within is."""
+    numbers = np.zeros((1, 17))
+    numbers[0, [1, 3]] = [0.0625, 0.03125]
+    numbers[0, 4:13] = np.eye(3).ravel()
+    grasp, gripper = Grasps.from_array(numbers), Gripper(0.125, 0.03125, 0.015625, 0.03125, 0.015625)
+    inside, finger, hair = np.array([0.0, 0.0, 0.0]), np.array([0.0, 0.04, 0.0]), 2.0**-30
+    faces = {
+        "finger tip": (finger, 0, 0.03125, 1),
+        "outer face": (finger, 1, 0.046875, 1),
+        "upper face": (finger, 2, 0.015625, 1),
+        "lower face": (finger, 2, -0.015625, -1),
+        "back of the plate": (np.array([-0.04, 0.0, 0.0]), 0, -0.046875, -1),
+        "front of the plate": (np.array([-0.04, 0.0, 0.0]), 0, -0.03125, 1),
+        "between, tip": (inside, 0, 0.03125, 1),
+        "between, upper": (inside, 2, 0.015625, 1),
+    }
+    for name, (point, axis, face, outward) in faces.items():
+        within, on = point.copy(), point.copy()
+        within[axis], on[axis] = face - outward * hair, face
+        counted = [collide(one[None], grasp, 1, gripper) for one in (within, on)]
+        found = [bool(collided[0] or not empty[0]) for collided, empty in counted]
+        assert found == [True, False], name
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**31))
-def test_lattice_in_box_is_the_table_cropped(seed: int) -> None:
+def random_scene(rng: np.random.Generator, sizes: list[int]) -> list[np.ndarray]:
+    return [rng.uniform(-0.05, 0.05, (size, 3)) + rng.uniform(-0.15, 0.15, 3) for size in sizes]
+
+
+def naive_in_boxes(clouds, table, low, high, grasps, group, inside):  # type: ignore[no-untyped-def]
+    world = np.concatenate([*clouds, table])
+    collided, empty = np.zeros(len(grasps), bool), np.zeros(len(grasps), bool)
+    for n in range(len(grasps)):
+        near = world[((world > low[group[n]]) & (world < high[group[n]])).all(axis=1)]
+        collided[n : n + 1], empty[n : n + 1] = naive_collide(near, grasps[n : n + 1], inside)
+    return collided, empty
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.sampled_from([0, 1, 7, 60, 400]), min_size=1, max_size=5),
+    sheared=st.booleans(),
+)
+def test_models_and_table_in_boxes_against_the_definition(seed: int, sizes: list[int], sheared: bool) -> None:
     rng = np.random.default_rng(seed)
-    T = pose(Rotation.random(random_state=rng).as_matrix(), rng.uniform(-0.3, 0.3, 3))
-    x = np.linspace(0, 1.0, 125) - 0.5
-    z = np.linspace(0, 0.05, 6) - 0.05
-    centre = transform_points(T, np.append(rng.uniform(-0.6, 0.6, 2), 0.0))
-    low, high = centre - rng.uniform(0.01, 0.2, 3), centre + rng.uniform(0.01, 0.2, 3)
-    table = table_points(T)
-    assert table.shape == (125 * 125 * 6, 3)
-    ours, naive = lattice_in_box(T, (x, x, z), low, high), points_in_box(table, low, high)
-    assert np.array_equal(points_in_box(table, low, high), table[((table > low) & (table < high)).all(axis=1)])
-    assert ours.shape == naive.shape
-    assert ours[np.lexsort(ours.round(6).T)] == pytest.approx(naive[np.lexsort(naive.round(6).T)], abs=1e-9)
+    clouds, grasps = random_scene(rng, sizes), random_grasps(40, rng, 0.2)
+    if sheared:
+        grasps = replace(grasps, rotation=grasps.rotation + rng.normal(size=(40, 3, 3)) * 0.2)
+    T = pose(Rotation.random(random_state=rng).as_matrix(), rng.uniform(-0.2, 0.2, 3))
+    T[:3, :3] *= 1 + 1e-4 * rng.normal()  # stored poses are rigid only nearly
+    x, z = np.linspace(0, 1.0, 125) - 0.5, np.linspace(0, 0.05, 6) - 0.05
+    boxes = PointBoxes.of_clouds(clouds)
+    low, high = boxes.object_low - 0.05, boxes.object_high + 0.05
+    group = rng.integers(0, len(clouds), 40)
+    ours = collide_in_boxes(boxes, Lattice(T, x, x, z), low, high, grasps, group, 10)
+    naive = naive_in_boxes(clouds, table_points(T), low, high, grasps, group, 10)
+    assert np.array_equal(ours[0], naive[0]) and np.array_equal(ours[1], naive[1])
+
+
+def test_the_table_is_met() -> None:
+    """Fingers reaching below the table's top hit its points, in some poses and not in others."""
+    rng = np.random.default_rng(5)
+    grasps = random_grasps(400, rng, 0.2)
+    grasps = replace(grasps, translation=grasps.translation * [1, 1, 0.15])
+    x, z = np.linspace(0, 1.0, 125) - 0.5, np.linspace(0, 0.05, 6) - 0.05
+    everything, group = np.full((1, 3), 0.4), np.zeros(400, np.int64)
+    none = PointBoxes.of_clouds([np.zeros((0, 3))])
+    collided, empty = collide_in_boxes(none, Lattice(np.eye(4), x, x, z), -everything, everything, grasps, group, 10)
+    naive = naive_in_boxes([], table_points(np.eye(4)), -everything, everything, grasps, group, 10)
+    assert np.array_equal(collided, naive[0]) and np.array_equal(empty, naive[1])
+    assert 100 < collided.sum() < 390 and 50 < empty.sum() < 390
+
+
+def test_groups_see_their_own_box() -> None:
+    rng = np.random.default_rng(3)
+    cloud = rng.uniform(-0.1, 0.1, (900, 3))
+    low = np.array([[-0.1, -0.1, -0.1], [0.02, -0.1, -0.1], [np.inf] * 3])
+    high = np.array([[0.0, 0.1, 0.1], [0.1, 0.1, 0.05], [-np.inf] * 3])
+    grasps, group = random_grasps(90, rng), rng.integers(0, 3, 90)
+    boxes = PointBoxes.of_clouds([cloud[:500], np.zeros((0, 3)), cloud[500:]])
+    collided, empty = collide_in_boxes(boxes, NO_LATTICE, low, high, grasps, group, 5)
+    for k in range(3):
+        near = cloud[((cloud > low[k]) & (cloud < high[k])).all(axis=1)]
+        alone = collide(near, grasps[group == k], 5)
+        assert np.array_equal(collided[group == k], alone[0]) and np.array_equal(empty[group == k], alone[1])
+    assert not collided[group == 2].any() and empty[group == 2].all()
+
+
+@pytest.mark.parametrize("scale", [1e8, 1e150, 1e300])
+def test_numbers_far_beyond_any_scene(scale: float) -> None:
+    rng = np.random.default_rng(1)
+    points = rng.uniform(-0.1, 0.1, (500, 3))
+    points[::50] *= scale
+    grasps = random_grasps(120, rng)
+    grasps = replace(
+        grasps,
+        translation=np.where(rng.random((120, 1)) < 0.3, grasps.translation * scale, grasps.translation),
+        depth=np.where(rng.random(120) < 0.3, scale, grasps.depth),
+        rotation=np.where(rng.random((120, 1, 1)) < 0.1, grasps.rotation * scale, grasps.rotation),
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        naive = naive_collide(points, grasps, 10)
+    ours = collide(points, grasps, 10)
+    assert np.array_equal(ours[0], naive[0]) and np.array_equal(ours[1], naive[1])
+    assert 0 < naive[0].sum() < 120
