@@ -7,8 +7,12 @@ of Dex-Net (Mahler et al., RSS 2017) computes as GraspNet-1Billion's evaluation 
 referee rounds positions to float32 on their way to and from the grid, and so do we, because the choice between two
 samples hangs on it where distances are exactly linear, as before a flat face.
 
-Outside the grid the referee measures against a random sample of surface cells; here a point outside is as far as its
-nearest grid point's distance plus the way there. Surfaces lie cells away from the border, so neither is near.
+Outside the grid there are no distances. The referee draws 1000 surface cells (nodes below √2/2 of a cell from the
+surface; at random, with replacement) when it loads an object, and takes the nearest one's distance plus the way to it.
+So where the surface comes within two cells of the grid's border its verdict varies with ``np.random.seed``. Here it is
+the nearest of **all** surface cells, the limit of a sample that misses none: given all cells, the referee says the
+same, and given its draw, we say what it says. :attr:`Contacts.outside` marks the grasps on which such a distance had a
+say; with the five cells of padding that :mod:`grasping.geometry` gives there are none.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasping.signed_distance import SignedDistanceGrid
+from grasping.surface_cells import is_exposed, sampled_cells, surface_cells
 
 FloatArray = NDArray[np.float64]
 
@@ -28,6 +33,11 @@ NORMAL_RADIUS = 1.5
 """Radius in cells of the sphere whose 27 directions (and centre) are asked for surface points."""
 
 MINIMUM_SAMPLES = 3
+
+# An outside distance below this many cells could put the point on the surface, for one sample of cells or another: it
+# is at least the way to the nearest surface cell less √2/2, and the surface begins at √2/2.
+_NEAR = 1.5 * math.sqrt(2.0)
+_NO_CELLS = np.zeros((0, 4))
 
 # Below this ratio of eigenvalues the plane's normal is not determined by the points (one, two or collinear ones, or a
 # cluster without a thin side); then LAPACK's own choice decides, as for the referee.
@@ -58,14 +68,22 @@ class Contacts:
         found: ``(N,)`` both fingers touch the surface.
         points: ``(N, 2, 3)`` metres; NaN where no contact was found.
         normals: ``(N, 2, 3)`` of unit length, sign arbitrary; NaN where the surface has none there.
+        outside: ``(N,)`` a distance outside the grid had, or could have had, a say: the referee's answer is chance.
     """
 
     found: NDArray[np.bool_]
     points: FloatArray
     normals: FloatArray
+    outside: NDArray[np.bool_]
 
 
-def find_contacts(sdf: SignedDistanceGrid, centres: ArrayLike, axes: ArrayLike, widths: ArrayLike) -> Contacts:
+def find_contacts(
+    sdf: SignedDistanceGrid,
+    centres: ArrayLike,
+    axes: ArrayLike,
+    widths: ArrayLike,
+    sample_seed: int | None = None,
+) -> Contacts:
     """Close N pairs of fingers on one object.
 
     Args:
@@ -73,35 +91,52 @@ def find_contacts(sdf: SignedDistanceGrid, centres: ArrayLike, axes: ArrayLike, 
         centres: ``(N, 3)`` metres, object frame: the point between the finger tips.
         axes: ``(N, 3)`` unit closing directions, object frame.
         widths: ``(N,)`` openings, metres, not negative.
+        sample_seed: None measures outside the grid to all surface cells; a number to those that the referee draws
+            after ``np.random.seed(sample_seed)``: its very answer under that seed.
     """
     c = np.ascontiguousarray(centres, dtype=np.float64).reshape(-1, 3)
     a = np.ascontiguousarray(axes, dtype=np.float64).reshape(-1, 3)
     w = np.ascontiguousarray(widths, dtype=np.float64).reshape(-1)
     n = len(c)
+    # Numbers so large that they overflowed on the way here close on nothing: as zeros the line has no length.
+    finite = np.asarray(np.isfinite(c).all(axis=1) & np.isfinite(a).all(axis=1))
+    if not finite.all():
+        c, a = np.where(finite[:, None], c, 0.0), np.where(finite[:, None], a, 0.0)
+    if n == 0:
+        nowhere = np.zeros((0, 2, 3))
+        return Contacts(np.zeros(0, bool), nowhere, nowhere, np.zeros(0, bool))
+    # First as if everything outside were far away; then once more what depends on it.
+    limit = np.inf if is_exposed(sdf) else -np.inf
+    points, normals, status, outside = _close_all(sdf, c, a, w, _NO_CELLS, limit)
+    again, cells = np.flatnonzero(outside), _NO_CELLS
+    if len(again):
+        cells = surface_cells(sdf) if sample_seed is None else sampled_cells(sdf, sample_seed)
+        limit = _NEAR * float(sdf.resolution)
+        points[again], normals[again], status[again], outside[again] = _close_all(
+            sdf, c[again], a[again], w[again], cells, limit
+        )
+    for i, finger in np.argwhere(status == _UNDECIDED):
+        normals[i, finger] = _normal_by_svd(sdf, points[i, finger], cells)
+    found = (status != _NO_CONTACT).all(axis=1)
+    return Contacts(np.asarray(found), points, normals, outside)
+
+
+def _close_all(
+    sdf: SignedDistanceGrid, c: FloatArray, a: FloatArray, w: FloatArray, cells: FloatArray, limit: float
+) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
+    """Points, normals, status and whether a distance outside had a say, by the kernel."""
+    n = len(c)
     points, normals = np.full((n, 2, 3), np.nan), np.full((n, 2, 3), np.nan)
     status = np.full((n, 2), _NO_CONTACT, np.int64)
-    if n:
-        values = np.ascontiguousarray(sdf.values, dtype=np.float64).view(np.ndarray)
-        values.flags.writeable = False  # one compiled version for arrays and memory maps alike
-        _close(
-            values,
-            np.asarray(sdf.origin, np.float64),
-            float(sdf.resolution),
-            c,
-            a,
-            w,
-            _OFFSETS,
-            points,
-            normals,
-            status,
-        )
-        for i, finger in np.argwhere(status == _UNDECIDED):
-            normals[i, finger] = _normal_by_svd(sdf, points[i, finger])
-    found = (status != _NO_CONTACT).all(axis=1)
-    return Contacts(found, points, normals)
+    outside = np.zeros(n, np.bool_)
+    values = np.ascontiguousarray(sdf.values, dtype=np.float64).view(np.ndarray)
+    values.flags.writeable = False  # one compiled version for arrays and memory maps alike
+    origin = np.asarray(sdf.origin, np.float64)
+    _close(values, origin, float(sdf.resolution), c, a, w, _OFFSETS, cells, limit, points, normals, status, outside)
+    return points, normals, status, outside
 
 
-def _normal_by_svd(sdf: SignedDistanceGrid, point: FloatArray) -> FloatArray:
+def _normal_by_svd(sdf: SignedDistanceGrid, point: FloatArray, cells: FloatArray) -> FloatArray:
     """The fitted plane's normal where eigenvalues do not tell it: the last left singular vector, as LAPACK picks it."""
     scale = 1.0 / sdf.resolution
     grid = scale * point.astype(np.float32).astype(np.float64) + -scale * np.asarray(sdf.origin)
@@ -111,7 +146,7 @@ def _normal_by_svd(sdf: SignedDistanceGrid, point: FloatArray) -> FloatArray:
     values.flags.writeable = False
     for offset in _OFFSETS:
         q = grid + offset
-        value = _distance(values, sdf.resolution, q[0], q[1], q[2])
+        value = _distance(values, float(sdf.resolution), cells, q[0], q[1], q[2])
         if abs(value) < threshold:
             surface.append((value, q))
     surface.sort(key=lambda entry: entry[0])
@@ -121,8 +156,28 @@ def _normal_by_svd(sdf: SignedDistanceGrid, point: FloatArray) -> FloatArray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _distance(values: FloatArray, resolution: float, x: float, y: float, z: float) -> float:
-    """Trilinear signed distance at grid coordinates."""
+def _round(x: float) -> float:
+    return np.float64(np.float32(x))
+
+
+@numba.njit(cache=True, nogil=True)
+def _is_outside(values: FloatArray, x: float, y: float, z: float) -> bool:
+    nx, ny, nz = values.shape
+    return x < 0.0 or y < 0.0 or z < 0.0 or x >= nx or y >= ny or z >= nz
+
+
+@numba.njit(cache=True, nogil=True)
+def _distance(values: FloatArray, resolution: float, cells: FloatArray, x: float, y: float, z: float) -> float:
+    """Signed distance at grid coordinates: trilinear; outside, by the nearest surface cell (inf without any)."""
+    if _is_outside(values, x, y, z):
+        x, y, z = _round(x), _round(y), _round(z)
+        least, where = np.inf, -1
+        for c in range(len(cells)):
+            dx, dy, dz = cells[c, 0] - x, cells[c, 1] - y, cells[c, 2] - z
+            square = dx * dx + dy * dy + dz * dz
+            if square < least:
+                least, where = square, c
+        return np.inf if where < 0 else cells[where, 3] + resolution * math.sqrt(least)
     nx, ny, nz = values.shape
     cx, cy, cz = min(max(x, 0.0), nx - 1.0), min(max(y, 0.0), ny - 1.0), min(max(z, 0.0), nz - 1.0)
     i, j, k = int(cx), int(cy), int(cz)
@@ -138,8 +193,6 @@ def _distance(values: FloatArray, resolution: float, x: float, y: float, z: floa
     d += gx * fy * fz * values[i, j1, k1]
     d += fx * gy * fz * values[i1, j, k1]
     d += fx * fy * fz * values[i1, j1, k1]
-    if x < 0.0 or y < 0.0 or z < 0.0 or x >= nx or y >= ny or z >= nz:
-        d += resolution * math.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)
     return d
 
 
@@ -201,11 +254,6 @@ def _parabola_zero(
 
 
 @numba.njit(cache=True, nogil=True)
-def _round(x: float) -> float:
-    return np.float64(np.float32(x))
-
-
-@numba.njit(cache=True, nogil=True)
 def _contact(
     values: FloatArray,
     resolution: float,
@@ -215,11 +263,17 @@ def _contact(
     axis: FloatArray,
     reach: float,
     count: int,
+    cells: FloatArray,
+    limit: float,
     line: FloatArray,
     distances: FloatArray,
     out: FloatArray,
+    outside: NDArray[np.bool_],
 ) -> bool:
-    """Run along one line; out is the contact in grid coordinates. line and distances are work space."""
+    """Run along one line; out is the contact in grid coordinates. line and distances are work space.
+
+    outside[0] is set where a sample outside the grid is compared with another, or is not farther than limit.
+    """
     threshold = resolution * math.sqrt(2.0) / 2.0
     step = reach / (count - 1)
     for i in range(count):
@@ -231,17 +285,22 @@ def _contact(
         last = i == count - 1
         ahead = min(max(i + 1, 2), count - 1) if done <= i or abs(distances[i]) < threshold else i
         while done <= i:
-            distances[done] = _distance(values, resolution, line[done, 0], line[done, 1], line[done, 2])
+            distances[done] = _distance(values, resolution, cells, line[done, 0], line[done, 1], line[done, 2])
+            if distances[done] <= limit and _is_outside(values, line[done, 0], line[done, 1], line[done, 2]):
+                outside[0] = True
             done += 1
         if not abs(distances[i]) < threshold:
             continue
         while done <= ahead:
-            distances[done] = _distance(values, resolution, line[done, 0], line[done, 1], line[done, 2])
+            distances[done] = _distance(values, resolution, cells, line[done, 0], line[done, 1], line[done, 2])
             done += 1
+        # three samples around this one, shifted inward at the two ends of the line; each is compared with it
+        first = min(max(i - 1, 0), count - 3)
+        for j in range(first, first + 3):
+            if _is_outside(values, line[j, 0], line[j, 1], line[j, 2]):
+                outside[0] = True
         if not last and abs(distances[i + 1]) < abs(distances[i]):
             continue
-        # three samples around this one, shifted inward at the two ends of the line
-        first = min(max(i - 1, 0), count - 3)
         if _parabola_zero(
             line[first],
             distances[first],
@@ -295,17 +354,32 @@ def _smallest_eigenvector(m: FloatArray, out: FloatArray) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)
-def _normal(values: FloatArray, resolution: float, g: FloatArray, offsets: FloatArray, out: FloatArray) -> int:
+def _normal(
+    values: FloatArray,
+    resolution: float,
+    g: FloatArray,
+    offsets: FloatArray,
+    cells: FloatArray,
+    limit: float,
+    out: FloatArray,
+    outside: NDArray[np.bool_],
+) -> int:
     """Fit a plane to the surface points around grid coordinates g; out is its unit normal."""
     threshold = resolution * math.sqrt(2.0) / 2.0
-    if not abs(_distance(values, resolution, g[0], g[1], g[2])) < threshold:
+    d = _distance(values, resolution, cells, g[0], g[1], g[2])
+    if d <= limit and _is_outside(values, g[0], g[1], g[2]):
+        outside[0] = True
+    if not abs(d) < threshold:
         return _NO_NORMAL
     s = np.zeros(3)
     m = np.zeros((3, 3))
     count = 0
     for o in range(len(offsets)):
         x, y, z = offsets[o, 0], offsets[o, 1], offsets[o, 2]
-        if abs(_distance(values, resolution, g[0] + x, g[1] + y, g[2] + z)) < threshold:
+        d = _distance(values, resolution, cells, g[0] + x, g[1] + y, g[2] + z)
+        if d <= limit and _is_outside(values, g[0] + x, g[1] + y, g[2] + z):
+            outside[0] = True
+        if abs(d) < threshold:
             count += 1
             s[0] += x
             s[1] += y
@@ -332,9 +406,12 @@ def _close(
     axes: FloatArray,
     widths: FloatArray,
     offsets: FloatArray,
+    cells: FloatArray,
+    limit: float,
     points: FloatArray,
     normals: FloatArray,
     status: NDArray[np.int64],
+    outside: NDArray[np.bool_],
 ) -> None:
     scale = 1.0 / resolution
     shift = -scale * origin
@@ -349,12 +426,27 @@ def _close(
             for k in range(3):
                 axis[k] = sign * axes[n, k]
                 start[k] = centres[n, k] - reach * axis[k]
-            if not _contact(values, resolution, scale, shift, start, axis, reach, count, line, distances, g):
+            if not _contact(
+                values,
+                resolution,
+                scale,
+                shift,
+                start,
+                axis,
+                reach,
+                count,
+                cells,
+                limit,
+                line,
+                distances,
+                g,
+                outside[n : n + 1],
+            ):
                 break  # one finger in the air decides
             for k in range(3):
                 points[n, finger, k] = resolution * _round(g[k]) + origin[k]
                 g[k] = scale * _round(points[n, finger, k]) + shift[k]
-            status[n, finger] = _normal(values, resolution, g, offsets, normal)
+            status[n, finger] = _normal(values, resolution, g, offsets, cells, limit, normal, outside[n : n + 1])
             if status[n, finger] == _FOUND:
                 for k in range(3):
                     normals[n, finger, k] = _round(normal[k])

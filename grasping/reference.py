@@ -5,31 +5,31 @@ collision and force closure. What is done for it here is only what it needs to r
 longer has, is supplied to the two modules that ask for it, from outside and for them alone.
 
 Its signed-distance objects are not thread-safe: use one process each. Its suppression leaks memory.
+
+What it calls ``np.random`` is ours too: it draws a sample of each object's surface when it loads it
+(:mod:`grasping.contacts` says what for), here from a seed that is an argument, so that a result can be had again.
+Whole scenes through its own loaders: :mod:`grasping.reference_scene`.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import functools
-import hashlib
-import io
 import logging
-import os
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasping import protocol
-from grasping.geometry import GeometryError, ObjectGeometry, load_object, made_sdf_path, read_mesh
+from grasping.geometry import GeometryError, ObjectGeometry
 from grasping.grasps import COLUMNS, Grasps
 from grasping.protocol import ViewScore
 from grasping.signed_distance import SignedDistanceGrid
+from grasping.surface_cells import surface_cells
 
 FloatArray = NDArray[np.float64]
 
@@ -55,7 +55,7 @@ class _Referee:
 
 
 @functools.cache
-def _load() -> _Referee:
+def load() -> _Referee:
     from importlib import import_module
 
     disabled = logging.root.manager.disable
@@ -89,25 +89,55 @@ def _load() -> _Referee:
 def available() -> bool:
     """Whether graspnetAPI can be imported."""
     try:
-        _load()
+        load()
     except RefereeMissingError:
         return False
     return True
 
 
-def dexnet_object(sdf: SignedDistanceGrid) -> Any:
-    """Wrap signed distances as the object that graspnetAPI closes grasps on (it never looks at the mesh)."""
-    parts = _load()
+class _AllCells:
+    """Stands in for np.random: a draw that misses nothing."""
+
+    @staticmethod
+    def choice(count: int, size: int) -> NDArray[np.int64]:
+        return np.arange(count)
+
+
+@contextlib.contextmanager
+def surface_sample(seed: int | None) -> Iterator[None]:
+    """Let objects that graspnetAPI loads meanwhile draw their surface sample from a seed; None gives them all cells."""
+    module = load().sdf
+    module.np.random = _AllCells() if seed is None else np.random.RandomState(seed)
+    try:
+        yield
+    finally:
+        module.np.random = np.random
+
+
+def dexnet_object(sdf: SignedDistanceGrid, seed: int | None = 0) -> Any:
+    """Wrap signed distances as the object that graspnetAPI closes grasps on (it never looks at the mesh).
+
+    Args:
+        sdf: signed distances.
+        seed: of the object's surface sample; None: not a sample, but all surface cells.
+
+    Raises:
+        GeometryError: if no node lies on the surface, which graspnetAPI cannot load.
+    """
+    parts = load()
+    if len(surface_cells(sdf)) == 0:
+        raise GeometryError("the signed distances hold no surface, and graspnetAPI cannot load them")
     tetrahedron = parts.mesh.Mesh3D(np.eye(4, 3), np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]))
-    grid = parts.sdf.Sdf3D(np.array(sdf.values, dtype=np.float64), np.array(sdf.origin), float(sdf.resolution))
+    with surface_sample(seed):
+        grid = parts.sdf.Sdf3D(np.array(sdf.values, dtype=np.float64), np.array(sdf.origin), float(sdf.resolution))
     return parts.graspable.GraspableObject3D(grid, tetrahedron)
 
 
 @functools.lru_cache(maxsize=64)
-def _dexnet_of(geometry: ObjectGeometry) -> Any:
+def _dexnet_of(geometry: ObjectGeometry, seed: int | None) -> Any:
     if geometry.sdf is None:
         raise GeometryError(f"object {geometry.object_id} has no signed distances: load it with load_object")
-    return dexnet_object(geometry.sdf)
+    return dexnet_object(geometry.sdf, seed)
 
 
 def score_view_reference(
@@ -117,6 +147,7 @@ def score_view_reference(
     T_camera_table: ArrayLike,
     *,
     every_candidate: bool = False,
+    seed: int | None = 0,
 ) -> ViewScore:
     """Grade one view with graspnetAPI; arguments and result are those of :func:`grasping.protocol.score_view`.
 
@@ -125,11 +156,12 @@ def score_view_reference(
     Args:
         every_candidate: grade all suppressed candidates, as our own protocol does, instead of the kept ones only
             (some 60 ms for each that is clear).
+        seed: of the objects' surface samples (:func:`dexnet_object`).
 
     Raises:
         RefereeMissingError: if graspnetAPI is not installed.
     """
-    parts = _load()
+    parts = load()
     poses = list(np.asarray(T_camera_object, dtype=np.float32))
     if len(objects) == 0 or len(poses) != len(objects):
         raise ValueError(f"expected a pose for each of {len(objects)} objects (at least one), got {len(poses)}")
@@ -145,15 +177,15 @@ def score_view_reference(
 
     models = [geometry.points for geometry in objects]
     table = protocol.table_points(T_camera_table)
-    dexnet = [_Lazy(geometry) for geometry in objects]
+    dexnet = [_Lazy(geometry, seed) for geometry in objects]
 
-    def evaluate(rows_17: FloatArray) -> _Rows:
-        with _recorded(parts) as record:
+    def evaluate(rows_17: FloatArray) -> Rows:
+        with recorded(parts) as record:
             group = parts.grasps.GraspGroup(rows_17)
             lists, scores, _ = parts.utils.eval_grasp(
                 group, models, dexnet, poses, parts.config.get_config(), table=table
             )
-        return _Rows.collect(lists, scores, record)
+        return Rows.collect(lists, scores, record)
 
     result = evaluate(array)
     kept = set(result.index.tolist())
@@ -166,31 +198,16 @@ def score_view_reference(
         rest = rest[~np.isin(rest[:, 16], list(kept))]
         # at most ten at once: the cut then leaves all of them
         chunks = [evaluate(rest[i : i + protocol.GRASPS_PER_OBJECT]) for i in range(0, len(rest), 10)]
-        result = _Rows.concatenate([result, *chunks])
+        result = Rows.concatenate([result, *chunks])
     order = np.argsort(-result.confidence)  # as eval_scene sorts, unstably
-    reason = np.full(len(order), "no_contact", dtype="<U10")
-    reason[result.touched] = "no_closure"
-    reason[result.score > 0] = "success"
-    reason[result.collided] = "collides"
-    reason[result.empty] = "empty"
-    return ViewScore(
-        index=result.index[order],
-        object_index=result.object_index[order],
-        width=result.width[order],
-        kept=np.isin(result.index, list(kept))[order],
-        collided=result.collided[order],
-        empty=result.empty[order],
-        min_friction=np.where(result.score > 0, result.score, np.inf)[order],
-        reason=reason[order],
-        refused=refused,
-    )
+    return result.view_score(order, np.isin(result.index, list(kept)), refused)
 
 
 class _Lazy:
     """Stands in the list of models; only an object on which a grasp is closed is given its distances."""
 
-    def __init__(self, geometry: ObjectGeometry) -> None:
-        self.geometry = geometry
+    def __init__(self, geometry: ObjectGeometry, seed: int | None) -> None:
+        self.geometry, self.seed = geometry, seed
 
 
 @dataclass
@@ -203,7 +220,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """eval_grasp's lists, one row a grasp."""
 
     index: NDArray[np.int64]
@@ -216,7 +233,7 @@ class _Rows:
     touched: NDArray[np.bool_]
 
     @classmethod
-    def collect(cls, lists: list[Any], scores: list[Any], record: _Record) -> _Rows:
+    def collect(cls, lists: list[Any], scores: list[Any], record: _Record) -> Rows:
         def flat(parts: list[Any], dtype: type) -> NDArray:
             return np.concatenate([np.asarray(one, dtype).reshape(-1) for one in parts])
 
@@ -233,13 +250,33 @@ class _Rows:
             touched=np.array([record.touched.get(row, False) for row in index.tolist()], bool),
         )
 
+    def view_score(
+        self, order: NDArray[np.int64], kept: NDArray[np.bool_], refused: list[tuple[int, str]]
+    ) -> ViewScore:
+        reason = np.full(len(order), "no_contact", dtype="<U10")
+        reason[self.touched] = "no_closure"
+        reason[self.score > 0] = "success"
+        reason[self.collided] = "collides"
+        reason[self.empty] = "empty"
+        return ViewScore(
+            index=self.index[order],
+            object_index=self.object_index[order],
+            width=self.width[order],
+            kept=kept[order],
+            collided=self.collided[order],
+            empty=self.empty[order],
+            min_friction=np.where(self.score > 0, self.score, np.inf)[order],
+            reason=reason[order],
+            refused=refused,
+        )
+
     @classmethod
-    def concatenate(cls, parts: Sequence[_Rows]) -> _Rows:
+    def concatenate(cls, parts: Sequence[Rows]) -> Rows:
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
 
 @contextlib.contextmanager
-def _recorded(parts: _Referee) -> Iterator[_Record]:
+def recorded(parts: _Referee) -> Iterator[_Record]:
     """Listen to collision_detection and get_grasp_score while eval_grasp calls them; both do their work unchanged."""
     record = _Record([], [], {})
     utils = parts.utils
@@ -257,7 +294,7 @@ def _recorded(parts: _Referee) -> Iterator[_Record]:
         return result
 
     def listen_score(grasp: Any, obj: Any, *arguments: Any) -> Any:
-        target = _dexnet_of(obj.geometry) if isinstance(obj, _Lazy) else obj
+        target = _dexnet_of(obj.geometry, obj.seed) if isinstance(obj, _Lazy) else obj
         value = score(grasp, target, *arguments)
         record.touched[row_of[id(grasp)]] = value > 0 or bool(grasp.close_fingers(target, check_approach=False)[0])
         return value
@@ -267,90 +304,3 @@ def _recorded(parts: _Referee) -> Iterator[_Record]:
         yield record
     finally:
         utils.collision_detection, utils.get_grasp_score = collision, score
-
-
-def stage_root(dataset_root: Path, cache: Path, object_ids: Iterable[int] | None = None) -> Path:
-    """Make a dataset root that graspnetAPI's own classes load: links to the dataset, and the model files it lacks.
-
-    Args:
-        dataset_root: folder with ``models`` and ``scenes`` in GraspNet-1Billion's layout; nothing is written into it.
-        cache: folder of ours.
-        object_ids: models to stage; None takes those that the scenes' ``object_id_list.txt`` name.
-
-    Returns:
-        A folder with ``scenes`` and ``models/NNN/{nontextured.ply, textured.obj, textured.sdf}``.
-
-    Raises:
-        GeometryError: if a model is missing or broken.
-    """
-    source, cache = Path(dataset_root).resolve(), Path(cache)
-    if object_ids is None:
-        lists = sorted((source / "scenes").glob("scene_*/object_id_list.txt"))
-        object_ids = {int(word) for file in lists for word in file.read_text().split()}
-    root = cache / "referee" / hashlib.sha256(str(source).encode()).hexdigest()[:16]
-    (root / "models").mkdir(parents=True, exist_ok=True)
-    _link(root / "scenes", source / "scenes")
-    for object_id in sorted(object_ids):
-        name = f"{object_id:03d}"
-        model, staged = source / "models" / name, root / "models" / name
-        load_object(model, object_id, cache)  # makes the signed distances, where there are none
-        staged.mkdir(exist_ok=True)
-        _link(staged / "nontextured.ply", model / "nontextured.ply")
-        own = model / "textured.sdf"
-        _link(
-            staged / "textured.sdf", own if own.is_file() else made_sdf_path(model / "nontextured.ply", cache).resolve()
-        )
-        if (model / "textured.obj").is_file():
-            _link(staged / "textured.obj", model / "textured.obj")
-        else:
-            _write_obj(staged / "textured.obj", *read_mesh(model / "nontextured.ply"))
-    return root
-
-
-def _link(link: Path, target: Path) -> None:
-    if link.is_symlink() and link.readlink() == target:
-        return
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
-
-
-def _write_obj(path: Path, vertices: FloatArray, faces: NDArray[np.int64]) -> None:
-    text = io.StringIO()
-    text.writelines(f"v {x!r} {y!r} {z!r}\n" for x, y, z in vertices.tolist())
-    text.writelines(f"f {a} {b} {c}\n" for a, b, c in (faces + 1).tolist())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text.getvalue())
-    temporary.replace(path)
-
-
-def evaluate_scene(
-    root: Path, camera: str, scene: int, dump: Path, views: int = 256
-) -> tuple[FloatArray, list[Any], list[Any], list[Any]]:
-    """Run graspnetAPI's own ``GraspNetEval.eval_scene`` on the first views of a scene, its loaders included.
-
-    Args:
-        root: a dataset root with all model files (:func:`stage_root`).
-        camera: ``realsense`` or ``kinect``.
-        scene: its number.
-        dump: folder of ``scene_SSSS/<camera>/VVVV.npy``.
-        views: it always asks for 256; fewer are asked for by giving its module another ``range``.
-
-    Returns:
-        accuracy ``(views, 50, 6)``, and for each view its grasps, scores (-1: fails) and collision masks.
-    """
-    parts = _load()
-    module = parts.evaluation
-
-    def fewer(*arguments: int) -> range:
-        return builtins.range(views) if arguments == (256,) else builtins.range(*arguments)
-
-    evaluator = module.GraspNetEval(root=str(root), camera=camera, split="custom")
-    module.range = fewer
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            accuracy, grasps, scores, collisions = evaluator.eval_scene(scene, str(dump), return_list=True)
-    finally:
-        del module.range
-    return np.array(accuracy), grasps, scores, collisions

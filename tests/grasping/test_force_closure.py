@@ -14,7 +14,7 @@ from grasping.geometry import ObjectGeometry, SignedDistanceGrid
 
 
 def pair(points: list[list[float]], normals: list[list[float]], found: bool = True) -> Contacts:
-    return Contacts(np.array([found]), np.array([points], float), np.array([normals], float))
+    return Contacts(np.array([found]), np.array([points], float), np.array([normals], float), np.array([False]))
 
 
 @settings(max_examples=60, deadline=None)
