@@ -33,7 +33,7 @@ from grasping.transforms import transform_points
 
 FloatArray = NDArray[np.float64]
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a score may come out differently."""
 
 MAXIMUM_WIDTH = 0.10
