@@ -3,8 +3,8 @@
 A model folder is GraspNet-1Billion's ``models/NNN``: ``nontextured.ply`` (metres, object frame) and, where somebody
 made it, ``textured.sdf``. Nothing is ever written into it; what is missing is made into the caller's cache folder::
 
-    CACHE/models/NNN/textured.sdf        made from the .ply (beside it textured.sdf.json, which says from what)
-    CACHE/parsed/<content hash>.npy      grids and point samples as arrays, memory-mapped and so shared by processes
+    CACHE/distances/<mesh hash>-….sdf    made from the .ply
+    CACHE/parsed/<content hash>-….npy    grids and point samples as arrays, memory-mapped and so shared by processes
 
 The cache is keyed by content hashes: changing a file makes a new entry, and an old one is never taken for it.
 """
@@ -136,29 +136,64 @@ def load_object(model_dir: Path, object_id: int, cache: Path | None) -> ObjectGe
         return ObjectGeometry(object_id, sample_model_points(vertices), grid)
 
     cache = Path(cache)
-    mesh_hash = _content_hash(mesh_path)
-    points_file = cache / "parsed" / f"{mesh_hash}-points-{_SAMPLE_VERSION}.npy"
-    points = _mapped(points_file)
-    if points is None:
-        points = _store(points_file, sample_model_points(read_mesh(mesh_path)[0]))
+    points_file = sampled_points_file(mesh_path, cache)
+    sdf_path = own_sdf if own_sdf.is_file() else make_sdf_file(mesh_path, cache)
+    values_file, origin, resolution = parsed_sdf_file(sdf_path, cache)
+    return map_object(object_id, points_file, values_file, origin, resolution)
 
-    sdf_path = own_sdf
-    if not sdf_path.is_file():
-        sdf_path = made_sdf_path(mesh_path, cache)
-        if not sdf_path.is_file():  # saved atomically under its content's name: one that is there is right
-            sdf_path.parent.mkdir(parents=True, exist_ok=True)
-            _make_grid(mesh_path, *read_mesh(mesh_path)).save(sdf_path)
-    values_file = cache / "parsed" / f"{_content_hash(sdf_path)}-sdf.npy"
-    values = _mapped(values_file)
+
+def map_object(
+    object_id: int, points_file: Path, values_file: Path, origin: ArrayLike, resolution: float
+) -> ObjectGeometry:
+    """Memory-map an object from the cache's files: no parsing, and pages that all processes share."""
+    points, values = _mapped(points_file), _mapped(values_file)
+    if points is None or values is None:
+        raise GeometryError(f"{points_file if points is None else values_file}: lost from the cache; run again")
+    return ObjectGeometry(object_id, points, SignedDistanceGrid(values, np.array(origin, np.float64), resolution))
+
+
+def sampled_points_file(mesh_path: Path, cache: Path) -> Path:
+    """Return the cache's file of a mesh's sampled points, making it where there is none.
+
+    Raises:
+        GeometryError: if the mesh is missing or broken.
+    """
+    path = Path(cache) / "parsed" / f"{content_hash(mesh_path)}-points-{_SAMPLE_VERSION}.npy"
+    if _mapped(path) is None:
+        _store(path, sample_model_points(read_mesh(mesh_path)[0]))
+    return path
+
+
+def make_sdf_file(mesh_path: Path, cache: Path) -> Path:
+    """Return the signed distances that we make for a mesh, making them where there are none.
+
+    Raises:
+        GeometryError: if the mesh is missing, broken or has no faces.
+    """
+    path = made_sdf_path(mesh_path, cache)
+    if not path.is_file():  # saved atomically under its content's name: one that is there is right
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_grid(mesh_path, *read_mesh(mesh_path)).save(path)
+    return path
+
+
+def parsed_sdf_file(sdf_path: Path, cache: Path) -> tuple[Path, FloatArray, float]:
+    """Return the cache's array of an ``.sdf`` text's values, its origin ``(3,)`` and its resolution.
+
+    Raises:
+        GeometryError: if the text is missing or broken.
+    """
+    path = Path(cache) / "parsed" / f"{content_hash(sdf_path)}-sdf.npy"
     shape, origin, resolution = read_header(sdf_path)
+    values = _mapped(path)
     if values is None or values.shape != shape:
-        values = _store(values_file, SignedDistanceGrid.load(sdf_path).values)
-    return ObjectGeometry(object_id, points, SignedDistanceGrid(values, origin, resolution))
+        _store(path, SignedDistanceGrid.load(sdf_path).values)
+    return path, origin, resolution
 
 
 def made_sdf_path(mesh_path: Path, cache: Path) -> Path:
     """Return where the signed distances that we make for a mesh lie: named by its content, so datasets can share."""
-    name = f"{_content_hash(mesh_path)[:32]}-{GRID_CELLS}-{GRID_PADDING}-{_GRID_VERSION}.sdf"
+    name = f"{content_hash(mesh_path)[:32]}-{GRID_CELLS}-{GRID_PADDING}-{_GRID_VERSION}.sdf"
     return Path(cache) / "distances" / name
 
 
@@ -174,9 +209,17 @@ def _make_grid(path: Path, vertices: FloatArray, faces: NDArray[np.int64]) -> Si
         raise GeometryError(f"{path}: {error}") from None
 
 
-def _content_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        GeometryError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise GeometryError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _mapped(path: Path) -> FloatArray | None:
@@ -188,8 +231,8 @@ def _mapped(path: Path) -> FloatArray | None:
     return array if array.dtype == np.float64 and array.ndim >= 2 else None
 
 
-def _store(path: Path, array: FloatArray) -> FloatArray:
-    """Write an array atomically, and map it."""
+def _store(path: Path, array: FloatArray) -> None:
+    """Write an array atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,5 +241,3 @@ def _store(path: Path, array: FloatArray) -> FloatArray:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    mapped = _mapped(path)
-    return array if mapped is None else mapped

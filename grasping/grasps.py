@@ -16,6 +16,10 @@ class GraspFileError(ValueError):
     """A grasp file that cannot be read; the message names the file and the remedy."""
 
 
+class GraspFileMissingError(GraspFileError):
+    """There is no such grasp file."""
+
+
 @dataclass(frozen=True)
 class Grasps:
     """N parallel-jaw grasps in one frame (the camera's, unless a name says otherwise).
@@ -65,7 +69,8 @@ class Grasps:
         Raises:
             ValueError: if the shape is not ``(N, 17)``.
         """
-        a = np.array(array, dtype=np.float64)  # a copy: views into the caller's array would not be frozen
+        with np.errstate(over="ignore"):  # wider floats become infinite, and are refused as such
+            a = np.array(array, dtype=np.float64)  # a copy: views into the caller's array would not be frozen
         if a.ndim != 2 or a.shape[1] != COLUMNS:
             raise ValueError(f"expected an (N, {COLUMNS}) array of grasps, got shape {a.shape}")
         with np.errstate(invalid="ignore"):
@@ -102,17 +107,56 @@ class Grasps:
 
     @classmethod
     def load(cls, path: Path) -> Grasps:
-        """Read one ``.npy`` dump file, never unpickling it.
+        """Read one ``.npy`` dump file by the rules of :func:`read_dump_file`.
 
         Raises:
-            GraspFileError: if the file is missing, truncated, pickled or of another shape.
+            GraspFileError: if the file is missing, truncated, pickled or of another shape or type.
         """
-        try:
-            array = np.load(path, allow_pickle=False)
-            return cls.from_array(array)
-        except FileNotFoundError:
-            raise GraspFileError(f"{path}: no such grasp file") from None
-        except (ValueError, EOFError, OSError, TypeError) as error:
-            raise GraspFileError(
-                f"{path}: not a grasp dump of shape (N, {COLUMNS}) ({error}); write it again"
-            ) from None
+        return read_dump_file(path)[0]
+
+
+def read_dump_file(path: Path) -> tuple[Grasps, str]:
+    """Read one ``.npy`` dump file, never unpickling it and never believing a size that its header only claims.
+
+    Read are ``(N, 17)`` arrays of floats or integers of any width, which become float64. Any array without elements,
+    such as the ``(0,)`` of an empty list, is a view without grasps; a single ``(17,)`` row is one grasp. Numbers are
+    not looked at: which rows can be graded is the scorer's business.
+
+    Returns:
+        The grasps, and a note on what was repaired ('' where nothing was).
+
+    Raises:
+        GraspFileMissingError: if there is no such file.
+        GraspFileError: if it is no file, cannot be opened, is truncated, pickled, or of another shape or type.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            if path.exists():
+                raise GraspFileError(f"{path}: a folder or device, where a grasp file is due; remove it")
+            raise GraspFileMissingError(f"{path}: no such grasp file")
+        # Mapped: numpy then compares the header's claim with the file's size before anything is allocated.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except GraspFileError:
+        raise
+    except OSError as error:
+        raise GraspFileError(f"{path}: cannot be opened ({error.strerror or error}); write it again") from None
+    except Exception as error:  # numpy lets what its parsers meet through: header syntax, zip archives, sizes
+        reason = " ".join(str(error).split()).split(". ")[0]  # numpy goes on to advise unpickling
+        raise _not_a_dump(path, reason or type(error).__name__) from None
+    if not isinstance(mapped, np.ndarray):
+        mapped.close()
+        raise _not_a_dump(path, "an archive of arrays")
+    if mapped.dtype.kind not in "fiu":
+        raise _not_a_dump(path, f"an array of type {mapped.dtype}, not of numbers")
+    if mapped.size == 0:
+        return Grasps.empty(), "" if mapped.shape == (0, COLUMNS) else f"shape {mapped.shape} read as no grasps"
+    if mapped.shape == (COLUMNS,):
+        return Grasps.from_array(mapped[None]), f"shape {mapped.shape} read as one grasp"
+    if mapped.ndim != 2 or mapped.shape[1] != COLUMNS:
+        raise _not_a_dump(path, f"shape {mapped.shape}")
+    return Grasps.from_array(mapped), ""
+
+
+def _not_a_dump(path: Path, why: str) -> GraspFileError:
+    return GraspFileError(f"{path}: not a grasp dump of shape (N, {COLUMNS}) ({why[:200]}); write it again")
