@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli_scoring import app as scoring_app
+
 app = typer.Typer(
     name="grasp-utility",
     help="Does a better shape-completion loss give a robot better grasps?\n\n"
@@ -26,6 +28,7 @@ dataset_app = typer.Typer(help="Make, check and turn datasets into training pair
 checkpoint_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
+app.add_typer(scoring_app)
 
 INTERRUPTED = 130
 MAIN, STAGES, DATA = "Main job", "Single stages of an experiment", "Data and networks"
@@ -52,7 +55,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer turns Ctrl-C into a silent exit
+        if end.code == INTERRUPTED and not getattr(end, "told", False):  # typer turns Ctrl-C into a silent exit
             _fail("interrupted; what is finished is kept, the same command goes on from there", INTERRUPTED)
         raise
     except (ValueError, OSError) as error:
