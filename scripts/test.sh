@@ -5,7 +5,7 @@
 #   test.sh ARGS...    hands ARGS to pytest
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-setup_environment dev
+setup_environment dev physics
 cd "$project"
 if [ $# -eq 0 ]; then
     exec python -m pytest -q -n 2 -m "not slow and not gpu and not slurm and not browser and not graspnetapi"
