@@ -133,7 +133,7 @@ def dexnet_object(sdf: SignedDistanceGrid, seed: int | None = 0) -> Any:
     return parts.graspable.GraspableObject3D(grid, tetrahedron)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=24)  # some 40 MB each
 def _dexnet_of(geometry: ObjectGeometry, seed: int | None) -> Any:
     if geometry.sdf is None:
         raise GeometryError(f"object {geometry.object_id} has no signed distances: load it with load_object")

@@ -151,7 +151,8 @@ def evaluate_scene(
     accuracy: list[FloatArray] = []
     grasps: list[Any] = []
     if readable:
-        evaluator = module.GraspNetEval(root=str(root), camera=camera, split="custom")
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            evaluator = module.GraspNetEval(root=str(root), camera=camera, split="custom")
         own = module.eval_grasp
         module.range, module.eval_grasp = only, listen
         try:
