@@ -37,6 +37,8 @@ MATCHING_MEDIAN = 1.0
 """Cells: distances whose median at the mesh's vertices is larger do not match it."""
 FAR, MATCHING_SHARE = 3.0, 0.25
 """Nor do those that are farther than so many cells from zero at more than this share of the vertices."""
+LEAST_SPAN = 0.25
+"""Nor does a grid of whose longest side the mesh takes less than this share."""
 LEAST_PADDING = 3.0
 """Cells of the grid around the surface that the contact search looks at (√2/2 + √3, rounded up)."""
 
@@ -157,8 +159,14 @@ def distance_faults(grid: SignedDistanceGrid, vertices: FloatArray) -> list[str]
     last = np.array(grid.values.shape) - 1
     outside = np.any((cells < 0) | (cells > last), axis=1)
     size = "×".join(map(str, grid.values.shape))
+    span = float(np.ptp(cells, axis=0).max())
     faults = []
-    if outside.mean() > 0.01:
+    if span < LEAST_SPAN * last.max():
+        faults.append(
+            f"does not match its mesh, which spans {span:.2g} of the grid's {last.max()} cells ({size} of "
+            f"{1000 * grid.resolution:.3g} mm; another unit?); used as it is, as the referee does"
+        )
+    elif outside.mean() > 0.01:
         faults.append(
             f"does not match its mesh: {100 * outside.mean():.0f} % of the vertices lie outside the grid ({size} of "
             f"{1000 * grid.resolution:.3g} mm; another unit or model?); used as it is, as the referee does"

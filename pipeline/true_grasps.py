@@ -121,7 +121,7 @@ def _meaning(result: dict[str, Any]) -> list[str]:
 def check_scene(job: SceneJob) -> Checked:
     """Sample true grasps on one scene's objects and score them on the job's views."""
     truth = SceneTruth(job)
-    sampled = _sampled(job, truth)
+    sampled = sample_scene(job, truth)
     results = []
     offered: dict[int, list[FloatArray]] = {item.object_id: [np.zeros(0)] for item in truth.prepared}
     for view in job.views:
@@ -183,7 +183,7 @@ def alone(
     return friction, assigned
 
 
-def _sampled(job: SceneJob, truth: SceneTruth) -> Grasps:
+def sample_scene(job: SceneJob, truth: SceneTruth) -> Grasps:
     """Grasps in the table frame; objects do not move between a scene's views."""
     from grasping.generators.antipodal import Antipodal
 
