@@ -51,7 +51,7 @@ def run_experiment(
         say: is told one line at a time what goes on.
 
     Raises:
-        ConfigError, DatasetError, CheckpointError, ArtifactError: for what makes the run as a whole impossible.
+        ConfigError, DatasetError, CheckpointError, ScorerError, ArtifactError: for what makes the whole run impossible.
     """
     from pipeline import aggregate, complete, generate, observe, report, score, summary
 
@@ -98,16 +98,14 @@ def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...]) -
     """Find out before the work begins whether every arm, generator and scorer can be had."""
     from grasping.generators import make_generator
     from pipeline.complete import describe_arm
+    from pipeline.scorers import check_available
 
     for arm in experiment.arms if "complete" in stages else ():
         _, load = describe_arm(arm, device)
         if load is not None:
             load()
-    if "graspnetapi" in experiment.scorers and "score" in stages:
-        from grasping import reference
-
-        if not reference.available():
-            raise ConfigError("scorer 'graspnetapi' is not installed; run scripts/install_referee.sh, or drop it")
+    for scorer in experiment.scorers if "score" in stages else ():
+        check_available(scorer)
     for generator in experiment.generators:
         make_generator(generator.name, **generator.parameters)
 

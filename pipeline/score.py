@@ -5,7 +5,8 @@ Reads
 Writes
     ``arms/<arm>/scores/<generator>/<scorer>/scene_SSSS/<camera>/grasps.parquet``: one row per grasp that
     survives suppression, ordered by view and confidence (columns: :data:`pipeline.grasp_rows.COLUMNS`), and
-    ``views.parquet``: one row a view, also where there is no grasp at all.
+    ``views.parquet``: one row a view, also where there is no grasp at all. The scorer ``physics`` writes the grasps
+    that the protocol keeps, with what became of them (:data:`pipeline.grasp_rows.TRIAL_COLUMNS`) beside.
 
 No torch and no open3d here, so that workers start fast; distances inside models are made beforehand, by
 :func:`_prepare_models`.
@@ -26,12 +27,14 @@ import pyarrow.parquet as pq
 from grasping import protocol
 from grasping.geometry import ObjectGeometry, load_object
 from grasping.grasps import GraspFileError, Grasps
-from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp, why_stale
-from pipeline.config import Experiment
+from pipeline import physics_score
+from pipeline.artifacts import FileHashes, atomic_write, derive_seed, fingerprint, read_stamp, why_stale
+from pipeline.config import Experiment, PhysicsSection
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
 from pipeline.engine import run_units
 from pipeline.grasp_rows import COLUMNS, grasp_rows
 from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
+from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin, plugin_identity
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files
 
@@ -61,6 +64,8 @@ class Job:
     dump: Path
     out: Path
     scorer: str
+    trials: PhysicsSection | None = None  # of the scorer physics, and
+    seed: int = 0
 
 
 def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, workers: int) -> StageReport:
@@ -85,16 +90,23 @@ def _prepare_models(jobs: list[Job], workers: int) -> None:
     Otherwise workers that meet the same object first would each do it. A model that cannot be used is not reported
     here: every unit that needs it fails, with the reason.
     """
-    wanted: dict[tuple[Path, int, Path], None] = {}
+    wanted: dict[tuple[Path, int, Path], float | None] = {}
     for job in jobs:
         dataset = GraspNetDataset(job.root, job.unit.camera)
         for object_id in dataset.object_ids(job.unit.scene):
-            wanted[(dataset.model_dir(object_id), object_id, job.cache)] = None
-    run_units(_prepare_model, [(f"model {key[1]:03d}", key) for key in wanted], workers=workers, title="models   ")
+            key = (dataset.model_dir(object_id), object_id, job.cache)
+            wanted[key] = job.trials.density if job.trials else wanted.get(key)
+    models = [(f"model {key[1]:03d}", (*key, density)) for key, density in wanted.items()]
+    run_units(_prepare_model, models, workers=workers, title="models   ")
 
 
-def _prepare_model(argument: tuple[Path, int, Path]) -> None:
-    load_object(*argument)
+def _prepare_model(argument: tuple[Path, int, Path, float | None]) -> None:
+    folder, object_id, cache, density = argument
+    load_object(folder, object_id, cache)
+    if density is not None:
+        from grasping.physics import load_body
+
+        load_body(folder, object_id, cache, density)
 
 
 def _plan(
@@ -115,6 +127,8 @@ def _plan(
     try:
         scene_files = [path for object_id in dataset.object_ids(unit.scene) for path in model_files(dataset, object_id)]
         scene_files += [dataset.annotation_file(unit.scene, view) for view in unit.views]
+        if scorer == PHYSICS:
+            scene_files += physics_score.scene_files(dataset, unit.scene)
         truth = hashes.many(scene_files)
     except DatasetError as error:
         blocked = str(error)
@@ -125,9 +139,14 @@ def _plan(
         "truth": truth,
         "scorer": scorer,
         "protocol": fingerprint(protocol.fingerprint()),
-        "referee": metadata.version("graspnetAPI") if scorer == "graspnetapi" else None,
+        "referee": metadata.version("graspnetAPI") if scorer == REFEREE else None,
     }
-    job = Job(experiment.dataset.root, experiment.cache_folder(), unit, dump, out, scorer)
+    trials = experiment.trials() if scorer == PHYSICS else None
+    if trials is not None:
+        made_from["physics"] = physics_score.identity(trials, experiment.seed)
+    elif scorer not in (ANALYTIC, REFEREE):
+        made_from["plugin"] = plugin_identity(scorer)
+    job = Job(experiment.dataset.root, experiment.cache_folder(), unit, dump, out, scorer, trials, experiment.seed)
     return Plan(f"{arm}/{generator}/{scorer}/{unit.label}", out, made_from, job, blocked)
 
 
@@ -136,6 +155,7 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
     dataset = GraspNetDataset(job.root, job.unit.camera)
     ids = dataset.object_ids(job.unit.scene)
     objects = [_object(dataset.model_dir(object_id), object_id, job.cache) for object_id in ids]
+    trials = physics_score.prepare(job.trials, dataset, job.unit.scene, job.cache) if job.trials else None
     problems: list[dict[str, Any]] = []
     tables, view_rows = [], []
     for view in job.unit.views:
@@ -149,6 +169,12 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
             grasps, reason = Grasps.empty(), str(error)
             problems.append({"view": view, "object": None, "reason": reason})
         table, refused = _score_view(job, dataset, view, grasps, objects)
+        suppressed = table.num_rows
+        if trials is not None:
+            table, untried = trials.try_kept(
+                table, grasps, dataset.object_poses(job.unit.scene, view, ids), _seed(job, view)
+            )
+            problems += [{"view": view, **problem} for problem in untried]
         if refused:
             problems.append({"view": view, "object": None, "reason": f"{len(refused)} grasps refused: {refused[0][1]}"})
         tables.append(table)
@@ -157,14 +183,15 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
                 "view": view,
                 "generated": len(grasps),
                 "refused": len(refused),
-                "suppressed": table.num_rows,
+                "suppressed": suppressed,
                 "kept": int(np.count_nonzero(table["kept"].to_numpy())),
                 "objects": ",".join(map(str, ids)),
                 "reason": reason or ("" if len(grasps) else "nothing generated"),
             }
         )
+    schema = COLUMNS if trials is None else physics_score.COLUMNS
     with atomic_write(job.out / GRASPS_FILE) as stream:
-        pq.write_table(pa.concat_tables([COLUMNS.empty_table(), *tables]), stream)
+        pq.write_table(pa.concat_tables([schema.empty_table(), *tables]), stream)
     with atomic_write(job.out / VIEWS_FILE) as stream:
         pq.write_table(pa.Table.from_pylist(view_rows, schema=VIEW_COLUMNS), stream)
     return problems
@@ -176,14 +203,20 @@ def _score_view(
     T_camera_object = dataset.object_poses(job.unit.scene, view)
     # The general inverse, as graspnetAPI takes it: a transposed rotation differs in the last bits.
     T_camera_table = np.linalg.inv(dataset.T_table_camera(job.unit.scene, view))
-    if job.scorer == "graspnetapi":
+    if job.scorer == REFEREE:
         from grasping import reference
 
         # Every candidate, not the protocol's fifty alone: feasible grasps are counted over all of them.
         score = reference.score_view_reference(grasps, objects, T_camera_object, T_camera_table, every_candidate=True)
+    elif job.scorer not in (ANALYTIC, PHYSICS):
+        score = plugin(job.scorer)(grasps, objects, T_camera_object, T_camera_table)
     else:
         score = protocol.score_view(grasps, objects, T_camera_object, T_camera_table)
     return grasp_rows(view, grasps, score, [item.object_id for item in objects]), list(score.refused)
+
+
+def _seed(job: Job, view: int) -> int:
+    return derive_seed(job.seed, job.unit.scene, job.unit.camera, view, "physics")
 
 
 @lru_cache(maxsize=128)
