@@ -378,6 +378,9 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame, metrics: list[str
 
 
 def _write(tables: Tables, run: RunFolder) -> None:
+    if tables.agreement is None:
+        for name in AGREEMENT_TABLES:  # of an experiment that asked physics, in the same folder
+            (run.tables / name).unlink(missing_ok=True)
     for name in (*TABLES, *(AGREEMENT_TABLES if tables.agreement is not None else ())):
         stem, _, kind = name.partition(".")
         table: pd.DataFrame = getattr(tables if name in TABLES else tables.agreement, stem)

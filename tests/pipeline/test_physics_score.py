@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from grasping.grasps import Grasps
+from grasping.physics import OUTCOMES
 from pipeline import physics_score
 from pipeline.config import PhysicsSection, load_experiment
 from pipeline.datasets.graspnet import GraspNetDataset
+from pipeline.experiment import STAGES, RunResult, run_experiment
 from pipeline.grasp_rows import COLUMNS
+from pipeline.physics_utility import HELD_METRICS
 from pipeline.run_folder import unit_folder, view_file
 from pipeline.score import GRASPS_FILE, VIEWS_FILE, Job, score_unit
 from pipeline.scorers import ScorerError, check_available, check_name
@@ -214,3 +217,56 @@ def test_a_scorer_from_outside_is_found_by_its_entry_point(
         check_available("broken")
     with pytest.raises(ScorerError, match="did you mean 'never'"):
         check_name("nevr")
+
+
+def carry_out(path: Path, out: Path, *, workers: int = 2, report: bool = False, **overrides: object) -> RunResult:
+    experiment = load_experiment(path, dict(overrides))
+    stages = STAGES if report else STAGES[:-1]  # pictures take longer than all the rest
+    return run_experiment(experiment, out, device="cpu", workers=workers, stages=stages, say=lambda _: None)
+
+
+def made(result: RunResult) -> dict[str, int]:
+    return {report.stage: report.made for report in result.stages}
+
+
+@pytest.mark.slow
+def test_a_whole_experiment_with_both_opinions(tiny_experiment: Path, tmp_path: Path) -> None:
+    both = {"scorers": ["analytic", "physics"], "arms": ["partial", "oracle"]}
+    result = carry_out(tiny_experiment, tmp_path / "run", report=True, **both)
+    assert result.problems == () and made(result)["score"] == 8
+    tables = result.folder.tables
+    grasps = pd.read_parquet(tables / "grasps.parquet")
+    tried = grasps[grasps["scorer"] == "physics"]
+    assert len(tried) > 60 and set(tried["outcome"]) <= set(OUTCOMES) and 0 < tried["held"].sum() < len(tried)
+    agreement = pd.read_csv(tables / "agreement.csv", keep_default_na=False, na_values=[""])
+    whole = agreement.query("arm == 'all' and object == 'all' and friction == 0.8").iloc[0]
+    passed, held = tried["min_friction"] <= 0.8, tried["held"].astype(bool)
+    assert (whole["both"], whole["neither"]) == ((passed & held).sum(), (~passed & ~held).sum())
+    # By pairs, as the area is defined.
+    wins = [(a < b) + 0.5 * (a == b) for a in tried[held]["min_friction"] for b in tried[~held]["min_friction"]]
+    assert whole["auc"] == pytest.approx(np.mean(wins), abs=1e-5)
+    utility = pd.read_csv(tables / "utility.csv").query("scorer == 'physics'")
+    assert set(utility["metric"]) == set(HELD_METRICS)
+    page = result.folder.report.read_text()
+    assert "What is analytic AP worth?" in page and f"physics holds {whole['both']}" in page
+    summary = json.loads(result.folder.summary.read_text())
+    assert summary["agreement"]["physics"]["friction"] == 0.6 and summary["provenance"]["versions"]["mujoco"]
+
+    before = {p: p.read_bytes() for p in result.folder.root.rglob("*.parquet")}
+    again = carry_out(tiny_experiment, tmp_path / "run", **both)
+    assert set(made(again).values()) == {0}
+    # Lost rows are made again alike, by another number of processes.
+    unit = unit_folder(result.folder.scores("oracle", "antipodal", "physics"), 100, "realsense")
+    (unit / GRASPS_FILE).unlink()
+    repaired = carry_out(tiny_experiment, tmp_path / "run", workers=1, **both)
+    assert made(repaired)["score"] == 1 and {p: p.read_bytes() for p in before} == before
+    # Another friction makes the trials stale, and nothing else.
+    slippery = carry_out(tiny_experiment, tmp_path / "run", **both, physics={"friction": 0.05})
+    assert made(slippery) == {"observe": 0, "complete": 0, "generate": 0, "score": 4}
+    assert set(slippery.stages[3].stale.values()) == {"changed: physics"}
+    assert pd.read_parquet(tables / "grasps.parquet").query("scorer == 'physics'")["held"].sum() < held.sum()
+    # Without physics the run is what it was before there was any.
+    plain = carry_out(tiny_experiment, tmp_path / "run", report=True, arms=both["arms"])
+    assert set(made(plain).values()) == {0} and "What is analytic AP worth?" not in result.folder.report.read_text()
+    assert not (tables / "agreement.csv").exists()
+    assert "outcome" not in pd.read_parquet(tables / "grasps.parquet")
