@@ -1,6 +1,7 @@
 """Score some views of one scene of a dump: what a worker of ``score-dump`` does, and all that it imports.
 
-No torch, no open3d, no pandas and no scipy here: a worker is ready in a fraction of a second. Objects come as
+No torch, no open3d, no pandas, and of scipy only what numba itself asks for (BLAS): a worker is ready in half a
+second, which is numba's import and the loading of compiled kernels. Objects come as
 :class:`grasping.prepared.PreparedObject`, files of the cache that all workers map.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pipeline.dump_scene import (
 )
 
 MOST_PROBLEMS = 10
+WIDTH = 98
 _HEAD = "".join(f"{title:>8}" for title in ("AP", "AP0.4", "AP0.8"))
 _BINS = {"S": "S < 4 cm", "M": "M 4-7 cm", "L": "L >= 7 cm"}
 
@@ -40,22 +42,24 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
     for name, part in result["by_width"].items():
         holds = (f"{100 * part[key]:.1f} %" if part[key] is not None else "-" for key in ("holds_0.4", "holds_0.8"))
         yield f"{_BINS[name]:<16}{_ap(part)}{part['kept']:>9}{next(holds):>15}{next(holds):>9}"
-    yield f"  {result['width_definition']}"
+    yield from _wrapped(result["width_definition"])
     if "by_scale" in result:
         for name, part in result["by_scale"].items():
             yield f"{'AP_' + name:<16}{_ap(part)}"
-        yield f"  {result['scale_definition']}"
+        yield from _wrapped(result["scale_definition"])
     yield ""
     kept = max(result["kept"], 1)
     reasons = ", ".join(f"{name} {100 * count / kept:.1f} %" for name, count in result["reasons"].items() if count)
-    yield f"grasps     {result['generated']} in the dump, {result['kept']} kept: {reasons or 'none'}"
+    yield f"grasps     {result['generated']} in the dump, {result['kept']} kept by the protocol's cut"
+    if reasons:
+        yield f"           {reasons}"
     if result["refused"]:
         yield "refused    " + ", ".join(f"{count} {name}" for name, count in result["refused"].items())
     states = result["view_states"]
     zero = [f"{states[name]} {name}" for name in (MISSING, EMPTY, UNREADABLE, NO_RESULT) if states[name]]
     if zero:
         yield f"zeros      {', '.join(zero)}, of {result['views']} views: all count as zero"
-    yield f"protocol   {_protocol(result['fingerprint'])}"
+    yield from _protocol(result["fingerprint"])
     yield f"           fingerprint {result['fingerprint_short']}; whole in the JSON"
     seconds = result["seconds"]
     yield f"time       {seconds['whole']:.1f} s, {seconds['workers']} workers"
@@ -68,17 +72,25 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield from _against(result["against"])
 
 
+def _wrapped(text: str) -> Iterator[str]:
+    yield from textwrap.wrap(
+        text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+
+
 def _ap(part: Mapping[str, Any], sign: str = "") -> str:
     return "".join(f"{part[key]:>{sign}8.2f}" for key in AP_KEYS)
 
 
-def _protocol(f: Mapping[str, Any]) -> str:
-    return (
-        f"{f['protocol']} v{f['version']}: suppression {100 * f['suppression_translation']:g} cm "
+def _protocol(f: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"protocol   {f['protocol']} v{f['version']}: suppression {100 * f['suppression_translation']:g} cm "
         f"{np.degrees(f['suppression_angle']):g}°, best {f['grasps_per_object']} an object and "
-        f"{f['grasps_per_view']} a view,\n           widths to {100 * f['maximum_width']:g} cm, µ "
-        f"{min(f['frictions']):g}-{max(f['frictions']):g}, models at {1000 * f['model_voxel']:g} mm, empty below "
-        f"{f['minimum_inside']} points"
+        f"{f['grasps_per_view']} a view,"
+    )
+    yield (
+        f"           widths to {100 * f['maximum_width']:g} cm, µ {min(f['frictions']):g}-{max(f['frictions']):g}, "
+        f"models at {1000 * f['model_voxel']:g} mm, empty below {f['minimum_inside']} points"
     )
 
 
@@ -89,7 +101,7 @@ def _problems(problems: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for problem in problems[:MOST_PROBLEMS]:
         where = "" if problem["scene"] is None else f"scene {problem['scene']:04d} "
         where += "" if problem["view"] is None else f"view {problem['view']:04d} "
-        yield f"  {where}{problem['reason']}"
+        yield from _wrapped(where + problem["reason"])
 
 
 def _ceiling(ceiling: Mapping[str, Any]) -> Iterator[str]:
@@ -101,7 +113,7 @@ def _ceiling(ceiling: Mapping[str, Any]) -> Iterator[str]:
         holds = "".join(f"{part[key]:>{width}.1f}" for key, width in (("0.2", 10), ("0.4", 8), ("0.8", 8)))
         yield f"{name:<16}{part['places']:>8.1f}{holds}"
     for sentence in ceiling["meaning"]:
-        yield f"  {sentence}"
+        yield from _wrapped(sentence)
 
 
 def _against(difference: Mapping[str, Any]) -> Iterator[str]:

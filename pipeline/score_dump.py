@@ -140,7 +140,7 @@ def score_dump(
     if against is not None and not force:
         _refuse_other(dump_result.fingerprint(request.camera, views, objects.values(), None), against)
 
-    jobs = _jobs(request, {s: v for s, v in views.items() if s in ids}, ids, objects)
+    jobs = scene_jobs(request, {s: v for s, v in views.items() if s in ids}, ids, objects)
     scores = _run(jobs, request.workers, "score    ")
     scores += [lost(scene, views[scene], text) for scene, text in failures.items()]
     scores.sort(key=lambda score: (score.scene, score.views[0]))
@@ -323,12 +323,13 @@ def _prepare(argument: tuple[Path, int, Path]) -> PreparedObject:
     return prepare_object(*argument)
 
 
-def _jobs(
+def scene_jobs(
     request: Request,
     views: Mapping[int, Sequence[int]],
     ids: Mapping[int, Sequence[int]],
     objects: Mapping[int, PreparedObject],
 ) -> list[SceneJob]:
+    """Share the views out: at most 64 of one scene a job, fewer where workers would be idle."""
     total = sum(map(len, views.values()))
     step = min(VIEWS_A_JOB, max(8, total // (4 * request.workers)))
     return [
