@@ -67,13 +67,42 @@ class PointTree:
 
 
 @dataclass(frozen=True, eq=False)
+class PointForest:
+    """The trees of K objects in one, whatever their poses.
+
+    Attributes:
+        starts, ends, skip: ``(B,)`` nodes of all trees, as in :class:`PointTree`.
+        roots: ``(K + 1,)`` first node of each object, and one past the last.
+    """
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    skip: NDArray[np.int64]
+    roots: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, trees: Sequence[PointTree]) -> PointForest:
+        """Join trees, one an object."""
+        sizes = np.array([(len(tree.starts), len(tree.order)) for tree in trees], np.int64).reshape(-1, 2)
+        roots = np.zeros(len(trees) + 1, np.int64)
+        np.cumsum(sizes[:, 0], out=roots[1:])
+        points_before = np.repeat(np.cumsum(sizes[:, 1]) - sizes[:, 1], sizes[:, 0])
+        none = [np.zeros(0, np.int64)]
+        return cls(
+            np.concatenate(none + [tree.starts for tree in trees]) + points_before,
+            np.concatenate(none + [tree.ends for tree in trees]) + points_before,
+            np.concatenate(none + [tree.skip for tree in trees]) + np.repeat(roots[:-1], sizes[:, 0]),
+            roots,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class PointBoxes:
     """K objects' points in one frame, one tree an object.
 
     Attributes:
         points: ``(P, 3)`` metres, one object after the other, each in its tree's order.
-        starts, ends, skip: ``(B,)`` nodes of all trees, as in :class:`PointTree`.
-        roots: ``(K + 1,)`` first node of each object, and one past the last.
+        starts, ends, skip, roots: the trees, as in :class:`PointForest`.
         low, high: ``(B, 3)`` bounding box of each node; +inf and -inf for one without points.
     """
 
@@ -86,22 +115,15 @@ class PointBoxes:
     high: FloatArray
 
     @classmethod
-    def of(cls, points: FloatArray, trees: Sequence[PointTree]) -> PointBoxes:
+    def of(cls, points: FloatArray, forest: PointForest) -> PointBoxes:
         """Take the boxes of points whose trees are known.
 
         Args:
             points: ``(P, 3)`` metres, contiguous, one object after the other, in the trees' order.
-            trees: one an object.
+            forest: their trees.
         """
-        sizes = np.array([(len(tree.starts), len(tree.order)) for tree in trees], np.int64).reshape(-1, 2)
-        roots = np.zeros(len(trees) + 1, np.int64)
-        np.cumsum(sizes[:, 0], out=roots[1:])
-        points_before = np.repeat(np.cumsum(sizes[:, 1]) - sizes[:, 1], sizes[:, 0])
-        none = [np.zeros(0, np.int64)]
-        starts = np.concatenate(none + [tree.starts for tree in trees]) + points_before
-        ends = np.concatenate(none + [tree.ends for tree in trees]) + points_before
-        skip = np.concatenate(none + [tree.skip for tree in trees]) + np.repeat(roots[:-1], sizes[:, 0])
-        return cls(points, starts, ends, skip, roots, *_boxes(points, starts, ends, skip))
+        starts, ends, skip = forest.starts, forest.ends, forest.skip
+        return cls(points, starts, ends, skip, forest.roots, *_boxes(points, starts, ends, skip))
 
     @classmethod
     def of_clouds(cls, clouds: Sequence[FloatArray]) -> PointBoxes:
@@ -110,7 +132,7 @@ class PointBoxes:
         ordered = [
             np.asarray(cloud, np.float64).reshape(-1, 3)[tree.order] for cloud, tree in zip(clouds, trees, strict=True)
         ]
-        return cls.of(np.concatenate([np.zeros((0, 3)), *ordered]), trees)
+        return cls.of(np.concatenate([np.zeros((0, 3)), *ordered]), PointForest.of(trees))
 
     @property
     def object_low(self) -> FloatArray:

@@ -27,7 +27,7 @@ from grasping.force_closure import FRICTIONS, minimum_friction, required_angle
 from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry, derived_versions
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER
-from grasping.point_boxes import PointBoxes, PointTree
+from grasping.point_boxes import PointBoxes, PointForest, PointTree
 from grasping.suppression import survivors
 from grasping.transforms import transform_points
 
@@ -191,27 +191,36 @@ def _gradable(grasps: Grasps) -> tuple[NDArray[np.intp], list[tuple[int, str]]]:
     return np.flatnonzero(finite), [(int(row), "not finite") for row in np.flatnonzero(~finite)]
 
 
-# For each geometry that is still in use its tree of points, and these in the tree's order.
+# For each geometry that is still in use its points' tree, and the points in its order.
 _TREES: WeakKeyDictionary[ObjectGeometry, tuple[FloatArray, PointTree]] = WeakKeyDictionary()
+
+
+def _tree_of(geometry: ObjectGeometry) -> tuple[FloatArray, PointTree]:
+    entry = _TREES.get(geometry)
+    if entry is None:
+        tree = PointTree.of(geometry.points)
+        entry = _TREES[geometry] = np.array(geometry.points, dtype=np.float64)[tree.order], tree
+    return entry
+
+
+@functools.lru_cache(maxsize=1)  # all views of a scene follow one another
+def _scene_of(objects: tuple[ObjectGeometry, ...]) -> tuple[list[FloatArray], PointForest]:
+    """Sampled points of each object in its own frame, and the trees over all of them."""
+    known = [_tree_of(geometry) for geometry in objects]
+    return [points for points, _ in known], PointForest.of([tree for _, tree in known])
 
 
 def _boxes_of(objects: Sequence[ObjectGeometry], poses: NDArray[np.float32]) -> PointBoxes:
     """Sampled points of all models in the camera frame."""
-    known = []
-    for geometry in objects:
-        entry = _TREES.get(geometry)
-        if entry is None:
-            tree = PointTree.of(geometry.points)
-            entry = _TREES[geometry] = np.array(geometry.points, dtype=np.float64)[tree.order], tree
-        known.append(entry)
-    points = np.empty((sum(len(p) for p, _ in known), 3))
+    models, forest = _scene_of(tuple(objects))
+    points = np.empty((sum(map(len, models)), 3))
     begin = 0
-    for T, (model, _) in zip(poses.astype(np.float64), known, strict=True):  # as transform_points does, in place
+    for T, model in zip(poses.astype(np.float64), models, strict=True):  # as transform_points does, in place
         part = points[begin : begin + len(model)]
         np.matmul(model, T[:3, :3].T, out=part)
         part += T[:3, 3]
         begin += len(model)
-    return PointBoxes.of(points, [tree for _, tree in known])
+    return PointBoxes.of(points, forest)
 
 
 def _choose(grasps: Grasps, boxes: PointBoxes, kept_only: bool) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
@@ -305,21 +314,22 @@ def _close(
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Least friction and whether both fingers touch, each ``(S,)``, of the grasps that are clear."""
     friction, found = np.full(len(grasps), np.inf), np.zeros(len(grasps), bool)
+    rows = np.flatnonzero(clear)
+    if len(rows) == 0:
+        return friction, found
+    rows = rows[np.argsort(assigned[rows], kind="stable")]
+    used, first, which = np.unique(assigned[rows], return_index=True, return_inverse=True)
+    centres, axes = _closing_lines(grasps[rows], poses[assigned[rows]], np.linalg.inv(poses[used])[which.reshape(-1)])
+    widths = grasps.width[rows]
     parts = []
-    for k in np.flatnonzero(np.bincount(assigned[clear], minlength=len(objects))).tolist():
+    for k, begin, end in zip(used.tolist(), first.tolist(), [*first[1:].tolist(), len(rows)], strict=True):
         sdf = objects[k].sdf
         if sdf is None:
             raise GeometryError(f"object {objects[k].object_id} has no signed distances: load it with load_object")
-        rows = np.flatnonzero(clear & (assigned == k))
-        part = grasps[rows]
-        parts.append((rows, find_contacts(sdf, *closing_lines(part, poses[k]), part.width)))
-    if parts:
-        rows = np.concatenate([rows for rows, _ in parts])
-        contacts = Contacts(
-            **{f.name: np.concatenate([getattr(one, f.name) for _, one in parts]) for f in fields(Contacts)}
-        )
-        found[rows] = contacts.found
-        friction[rows] = minimum_friction(required_angle(contacts))
+        parts.append(find_contacts(sdf, centres[begin:end], axes[begin:end], widths[begin:end]))
+    contacts = Contacts(**{f.name: np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(Contacts)})
+    found[rows] = contacts.found
+    friction[rows] = minimum_friction(required_angle(contacts))
     return friction, found
 
 
@@ -327,10 +337,23 @@ def closing_lines(grasps: Grasps, T_camera_object: NDArray[np.float32]) -> tuple
     """Point between the finger tips and closing axis of each grasp, ``(N, 3)`` each, in its object's frame.
 
     The depth goes along the approach; then the inverse of the float32 pose is applied, itself taken in float32.
+
+    Args:
+        grasps: N grasps on one object, camera frame.
+        T_camera_object: its ``(4, 4)`` pose.
     """
+    everywhere = (len(grasps), 4, 4)
+    inverse = np.linalg.inv(T_camera_object)
+    return _closing_lines(grasps, np.broadcast_to(T_camera_object, everywhere), np.broadcast_to(inverse, everywhere))
+
+
+def _closing_lines(
+    grasps: Grasps, T_camera_object: NDArray[np.float32], T_object_camera: NDArray[np.float32]
+) -> tuple[FloatArray, FloatArray]:
+    """The same for grasps on several objects: ``(N, 4, 4)`` pose and inverse of each one's own."""
     centres = grasps.rotation[:, :, 0] * grasps.depth[:, None] + grasps.translation
-    # A row's product has other last bits when it is the only one (BLAS takes another path, while the referee's 4 x 4
-    # products are those of many), and a score must not depend on its company: a lone row is computed twice.
-    many = centres if len(centres) != 1 else np.repeat(centres, 2, axis=0)
-    moved = transform_points(np.linalg.inv(T_camera_object), many)[: len(centres)]
-    return moved, grasps.rotation[:, :, 1] @ T_camera_object[:3, :3].astype(np.float64)
+    # BLAS gives a lone row other last bits than one of many, and the referee's 4 x 4 products have those of many. Each
+    # row is multiplied twice over, so that a score does not depend on its company.
+    pairs, T = np.repeat(np.stack([centres, grasps.rotation[:, :, 1]])[:, :, None], 2, axis=2), T_object_camera
+    moved = np.matmul(pairs[0], T[:, :3, :3].astype(np.float64).transpose(0, 2, 1))[:, 0] + T[:, :3, 3]
+    return moved, np.matmul(pairs[1], T_camera_object[:, :3, :3].astype(np.float64))[:, 0]
