@@ -13,14 +13,18 @@ import typer
 
 app = typer.Typer()
 
-RULES = """
-[bold]Bad input[/bold] never ends a run. A view whose file is missing, empty or unreadable counts as zero and is
-counted aloud; rows that are not finite are refused; what the referee grades (widths clipped to 0-10 cm, depths below
-zero, left-handed or sheared rotations) is graded as the referee does; a kept grasp on which the referee would die
-(closing axis not of unit length) fails. A model that is missing is left out and the result marked incomplete; a
-textured.sdf that cannot be read is made anew from the mesh; one that does not fit its mesh is used and reported.
-Exit status: 0 every view got a result, 1 some view got none (its truth is broken), 2 nothing can be scored.
-"""
+# Paragraphs, for typer keeps the line breaks of an epilog.
+RULES = "\n\n".join(
+    (
+        "[bold]Bad input[/bold] never ends a run. A view whose file is missing, empty or unreadable counts as zero and "
+        "is counted aloud; rows that are not finite are refused; what the referee (graspnetAPI) grades (widths clipped "
+        "to 0-10 cm, depths below zero, left-handed or sheared rotations) is graded as the referee does; a kept grasp "
+        "on which the referee would die (closing axis not of unit length) fails.",
+        "A model that is missing is left out and the result marked incomplete; a textured.sdf that cannot be read is "
+        "made anew from the mesh; one that does not fit its mesh is used, as the referee would, and reported.",
+        "Exit status: 0 every view got a result; 1 some view got none (its truth is broken); 2 nothing can be scored.",
+    )
+)
 
 
 class Told(SystemExit):
@@ -31,7 +35,9 @@ class Told(SystemExit):
 
 @app.command("score-dump", rich_help_panel="Main job", epilog=RULES)
 def score_dump(
-    dump: Annotated[Path, typer.Argument(help="Folder of scene_SSSS/CAMERA/VVVV.npy; may be a part of a split.")],
+    dump: Annotated[
+        Path, typer.Argument(metavar="DUMP", help="Folder of scene_SSSS/CAMERA/VVVV.npy; may be a part of a split.")
+    ],
     dataset: Annotated[Path, typer.Option("--dataset", help="Dataset root: its scenes/ and models/ are read.")],
     camera: Annotated[str, typer.Option("--camera", help="realsense or kinect.")],
     split: Annotated[

@@ -132,7 +132,7 @@ def score_dump(
     dataset = GraspNetDataset(request.dataset, request.camera)
     views, problems = choose(request, dataset)
     absent = {scene: _absent(request, scene, numbers) for scene, numbers in views.items()}
-    for line in announce(request, views, absent):
+    for line in announce(request, views, absent, dataset):
         say(line)
 
     ids, failures = _object_ids(dataset, views)
@@ -247,7 +247,12 @@ def dumped_scenes(dump: Path, camera: str) -> list[int]:
     return sorted(numbers)
 
 
-def announce(request: Request, views: Mapping[int, Sequence[int]], absent: Mapping[int, Sequence[int]]) -> list[str]:
+def announce(
+    request: Request,
+    views: Mapping[int, Sequence[int]],
+    absent: Mapping[int, Sequence[int]],
+    dataset: GraspNetDataset,
+) -> list[str]:
     """Say what is going to be scored, and loudly what of it is not there."""
     count, gone = sum(map(len, views.values())), sum(map(len, absent.values()))
     lines = [f"scoring    {len(views)} scenes ({ranges(list(views))}), {count} views, {request.camera}"]
@@ -261,6 +266,14 @@ def announce(request: Request, views: Mapping[int, Sequence[int]], absent: Mappi
             if any(len(shared) < len(views[scene]) for scene in whole):
                 options += f" --views {ranges(shared)}"
             lines.append(f"           to score what all its scenes have: {options.strip()}")
+    if request.split in (*SPLITS, "test") and request.scenes is None:
+        members = [name for name in SPLITS if name == request.split or (request.split == "test" and name != "train")]
+        official = sum(len(SPLITS[name]) for name in members)
+        if len(views) < official:
+            lines.append(
+                f"note       {dataset.root} holds {len(views)} of the {official} scenes of {request.split}: "
+                "AP is over those"
+            )
     if request.split is None and request.scenes is None:
         for name, numbers in SPLITS.items():
             part = [scene for scene in views if scene in numbers]

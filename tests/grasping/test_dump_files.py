@@ -115,6 +115,20 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         assert not isinstance(caught.value, GraspFileMissingError)
 
 
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, ROWS)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # root may read everything: ask as nobody
+        os.seteuid(65534)
+    try:
+        with pytest.raises(GraspFileError, match="Permission denied"):
+            read_dump_file(path)
+    finally:
+        os.seteuid(user)
+
+
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300), st.integers(0, 2))
 def test_any_bytes_are_grasps_or_refused(tmp_path: Path, data: bytes, kind: int) -> None:

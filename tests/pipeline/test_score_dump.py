@@ -163,6 +163,7 @@ def test_rows_are_the_files_and_the_protocols(scored: Scored, requested: Request
         assert part["object"].tolist() == [ids[k] for k in whole.object_index[whole.kept]]
 
 
+@pytest.mark.slow
 def test_an_experiment_gives_the_same_dump_the_same_ap(scored: Scored, requested: Request, tmp_path: Path) -> None:
     from pipeline.config import load_experiment
     from pipeline.experiment import STAGES, run_experiment
@@ -179,6 +180,24 @@ def test_an_experiment_gives_the_same_dump_the_same_ap(scored: Scored, requested
     views = pd.read_parquet(made.folder.tables / "views.parquet").query("object == -1")
     for key in ("ap", "ap_0.4", "ap_0.8"):
         assert scored.result[key] == pytest.approx(views.groupby("scene")[key].mean().mean(), rel=1e-12)
+
+
+@pytest.mark.graspnetapi
+def test_the_referees_own_evaluation_gives_the_same_ap(requested: Request, scored: Scored, tmp_path: Path) -> None:
+    pytest.importorskip("graspnetAPI", reason="install it with scripts/install_referee.sh")
+    from grasping.reference_scene import evaluate_scene, stage_root
+
+    root = stage_root(requested.dataset, requested.cache)
+    for score in scored.scenes:
+        theirs = evaluate_scene(root, CAMERA, score.scene, requested.dump, score.views)
+        assert list(theirs) == [0, 128]
+        for view, ap in zip(score.views, score.ap[:, 0], strict=True):
+            ours, said = score.rows[score.rows["view"] == view], theirs[view].score
+            assert said is not None and len(said) >= 15 and np.isfinite(said.min_friction).sum() >= 3
+            np.testing.assert_array_equal(ours["row"], said.index)
+            for column in ("min_friction", "collided", "empty"):
+                np.testing.assert_array_equal(ours[column], getattr(said, column))
+            assert ap == pytest.approx(100 * theirs[view].accuracy.mean(), rel=1e-12)
 
 
 def test_scales_grade_each_bin_on_its_own_by_ma_and_huangs_cut(requested: Request, scored: Scored) -> None:
@@ -265,6 +284,7 @@ def test_a_missing_scene_counts_only_where_a_split_or_the_scene_is_asked_for(own
     result = score_dump(replace(own, split="test"), say=heard.append).result
     assert result["ap"] == pytest.approx(seen / 2) and result["view_states"]["missing"] == 2
     assert "2 of 4 views are missing" in heard[1] and "--scenes 100" in heard[2]
+    assert "holds 2 of the 90 scenes of test" in heard[3]
     assert quietly(replace(own, scenes=(100, 160))).result["ap"] == pytest.approx(seen / 2)
 
 
