@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +43,8 @@ LEAST_SPAN = 0.25
 """Nor does a grid of whose longest side the mesh takes less than this share."""
 LEAST_PADDING = 3.0
 """Cells of the grid around the surface that the contact search looks at (√2/2 + √3, rounded up)."""
+
+_CHECK_VERSION = 1  # raise when distance_faults says something else
 
 # Far from everything: no finger touches it.
 _NOWHERE = SignedDistanceGrid(np.ones((2, 2, 2)), np.zeros(3), 1e-3)
@@ -125,7 +129,8 @@ def prepare_object(model_dir: Path, object_id: int, cache: Path) -> PreparedObje
             )
             grid = prepared.open().sdf
             assert grid is not None
-            return replace(prepared, problems=tuple(f"{sdf_path}: {text}" for text in _faults(grid, mesh_path)))
+            faults = _faults(grid, mesh_path, Path(cache) / "parsed" / f"{content}-faults-{_CHECK_VERSION}.json")
+            return replace(prepared, problems=tuple(f"{sdf_path}: {text}" for text in faults))
     try:
         values_file, origin, resolution = parsed_sdf_file(make_sdf_file(mesh_path, cache), cache)
     except GeometryError as error:
@@ -142,9 +147,23 @@ def prepare_object(model_dir: Path, object_id: int, cache: Path) -> PreparedObje
     )
 
 
-def _faults(grid: SignedDistanceGrid, mesh_path: Path) -> list[str]:
+def _faults(grid: SignedDistanceGrid, mesh_path: Path, known: Path) -> list[str]:
+    """Compare a dataset's distances with its mesh once; what was found is kept under both files' content."""
+    try:
+        faults = json.loads(known.read_text())
+        if isinstance(faults, list) and all(isinstance(text, str) for text in faults):
+            return faults
+    except (OSError, ValueError):
+        pass
     vertices, faces = read_mesh(mesh_path)
-    return distance_faults(grid, vertices[np.unique(faces)] if len(faces) else vertices)
+    faults = distance_faults(grid, vertices[np.unique(faces)] if len(faces) else vertices)
+    temporary = known.with_name(f".{known.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(faults))
+        temporary.replace(known)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return faults
 
 
 def distance_faults(grid: SignedDistanceGrid, vertices: FloatArray) -> list[str]:

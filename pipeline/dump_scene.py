@@ -188,7 +188,7 @@ class SceneTruth:
         return T_camera_object, np.asarray(np.linalg.inv(self._tables.T_table_camera(view)), np.float64)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)  # three scenes' worth: what is mapped counts as a worker's memory
 def _opened(prepared: PreparedObject) -> ObjectGeometry:
     return prepared.open()
 

@@ -112,6 +112,8 @@ def _ceiling(ceiling: Mapping[str, Any]) -> Iterator[str]:
     for name, part in ceiling["by_object"].items():
         holds = "".join(f"{part[key]:>{width}.1f}" for key, width in (("0.2", 10), ("0.4", 8), ("0.8", 8)))
         yield f"{name:<16}{part['places']:>8.1f}{holds}"
+    for text in ceiling["failed"]:
+        yield from _wrapped(f"left out: {text}")
     for sentence in ceiling["meaning"]:
         yield from _wrapped(sentence)
 

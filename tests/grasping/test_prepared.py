@@ -127,6 +127,20 @@ def test_distances_of_another_mesh_are_used_and_reported(
     assert "%" in prepared.problems[0] and "used as it is" in prepared.problems[0]
 
 
+def test_a_mesh_is_read_once_and_compared_once(
+    model: Path, cache: Path, meshes: dict[str, trimesh.Trimesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid_of(meshes["ball"]).save(model / "textured.sdf")
+    first = prepare_object(model, 7, cache)
+    monkeypatch.setattr("grasping.prepared.read_mesh", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("grasping.geometry.read_mesh", lambda path: pytest.fail("read again"))
+    assert prepare_object(model, 7, cache) == first and first.problems
+    monkeypatch.undo()
+    for path in (cache / "parsed").glob("*faults*"):
+        path.write_text("{broken")
+    assert prepare_object(model, 7, cache) == first
+
+
 SHAPES = ("box", "cylinder", "torus", "ring", "bracket", "ball")
 
 
