@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_scoring import app as scoring_app
+from pipeline.cli_trial import app as trial_app
 
 app = typer.Typer(
     name="grasp-utility",
@@ -29,6 +30,7 @@ checkpoint_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
 app.add_typer(scoring_app)
+app.add_typer(trial_app)
 
 INTERRUPTED = 130
 MAIN, STAGES, DATA = "Main job", "Single stages of an experiment", "Data and networks"
