@@ -58,12 +58,15 @@ def settings(section: PhysicsSection) -> Any:
 
 def identity(section: PhysicsSection, seed: int) -> dict[str, Any]:
     """Return everything that trials depend on besides grasps and models, for fingerprints."""
+    from grasping.physics.bodies import PARTS
+
     return {
         "version": VERSION,
         "mode": section.mode,
         "repeats": section.repeats,
         "seed": seed if section.repeats > 1 else None,
         "settled_from": SETTLED_FROM,
+        "parts": PARTS,
         "trial": settings(section).fingerprint(),
         "packages": {name: metadata.version(name) if importlib.util.find_spec(name) else None for name in PACKAGES},
     }

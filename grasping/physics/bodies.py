@@ -30,8 +30,10 @@ SIMPLIFY = 0.0003  # metres that the surface may move before it is cut: scans ca
 RESOLUTION, ITERATIONS, NODES = 1000, 60, 10  # of CoACD's search; its defaults (2000, 150, 20) take ten times as long
 HULL_TOLERANCE, HULL_VERTICES = 0.0002, 96  # a part keeps the corners it needs to lose no more than that (metres)
 TIME_LIMIT = 600  # seconds: a mesh that takes longer is refused
-_VERSION = 1  # raise when the same mesh gives other parts
+_VERSION = 2  # raise when the same mesh gives other parts
 _FORMAT = 1
+PARTS = f"{_VERSION}-{THRESHOLD:g}"
+"""How objects are cut by default, for fingerprints."""
 
 
 class PhysicsError(GeometryError):
@@ -122,7 +124,8 @@ def body_of_mesh(
     closed = bool(mesh.is_watertight and mesh.is_winding_consistent and 1e-3 * hull.volume < mesh.volume)
     weighed = mesh if closed else hull
     volume = float(weighed.volume)
-    if abs(volume - float(hull.volume)) <= 1e-3 * float(hull.volume):
+    # An open mesh is weighed as its hull, but its shape is its own.
+    if closed and volume >= (1 - 1e-3) * float(hull.volume):
         parts = [np.asarray(hull.vertices, np.float64)]
     else:
         parts = _cut(mesh, threshold)
