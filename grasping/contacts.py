@@ -65,7 +65,7 @@ class Contacts:
     """Two contacts a grasp, in the object's frame.
 
     Attributes:
-        found: ``(N,)`` both fingers touch the surface.
+        found: ``(N,)`` both fingers touch the surface, and it has a normal there.
         points: ``(N, 2, 3)`` metres; NaN where no contact was found.
         normals: ``(N, 2, 3)`` of unit length, sign arbitrary; NaN where the surface has none there.
         outside: ``(N,)`` a distance outside the grid had, or could have had, a say: the referee's answer is chance.
@@ -89,7 +89,7 @@ def find_contacts(
     Args:
         sdf: the object's signed distances.
         centres: ``(N, 3)`` metres, object frame: the point between the finger tips.
-        axes: ``(N, 3)`` unit closing directions, object frame.
+        axes: ``(N, 3)`` closing directions, object frame; their length does not count.
         widths: ``(N,)`` openings, metres, not negative.
         sample_seed: None measures outside the grid to all surface cells; a number to those that the referee draws
             after ``np.random.seed(sample_seed)``: its very answer under that seed.
@@ -102,6 +102,7 @@ def find_contacts(
     finite = np.asarray(np.isfinite(c).all(axis=1) & np.isfinite(a).all(axis=1))
     if not finite.all():
         c, a = np.where(finite[:, None], c, 0.0), np.where(finite[:, None], a, 0.0)
+    a = _unit(a)
     if n == 0:
         nowhere = np.zeros((0, 2, 3))
         return Contacts(np.zeros(0, bool), nowhere, nowhere, np.zeros(0, bool))
@@ -117,8 +118,14 @@ def find_contacts(
         )
     for i, finger in np.argwhere(status == _UNDECIDED):
         normals[i, finger] = _normal_by_svd(sdf, points[i, finger], cells)
-    found = (status != _NO_CONTACT).all(axis=1)
+    found = ((status != _NO_CONTACT) & (status != _NO_NORMAL)).all(axis=1)
     return Contacts(np.asarray(found), points, normals, outside)
+
+
+def _unit(axes: FloatArray) -> FloatArray:
+    """Directions of vectors ``(N, 3)``, with the last bits that np.linalg.norm of each alone gives; zero stays zero."""
+    length = np.sqrt(np.vecdot(axes, axes))[:, None]
+    return axes / np.where(length > 0, length, 1.0)
 
 
 def _close_all(

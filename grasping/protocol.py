@@ -352,8 +352,10 @@ def _closing_lines(
 ) -> tuple[FloatArray, FloatArray]:
     """The same for grasps on several objects: ``(N, 4, 4)`` pose and inverse of each one's own."""
     centres = grasps.rotation[:, :, 0] * grasps.depth[:, None] + grasps.translation
-    # BLAS gives a lone row other last bits than one of many, and the referee's 4 x 4 products have those of many. Each
-    # row is multiplied twice over, so that a score does not depend on its company.
-    pairs, T = np.repeat(np.stack([centres, grasps.rotation[:, :, 1]])[:, :, None], 2, axis=2), T_object_camera
-    moved = np.matmul(pairs[0], T[:, :3, :3].astype(np.float64).transpose(0, 2, 1))[:, 0] + T[:, :3, 3]
-    return moved, np.matmul(pairs[1], T_camera_object[:, :3, :3].astype(np.float64))[:, 0]
+    # The referee moves each centre alone, by a 4 x 4 product with one column, and BLAS gives that other last bits than
+    # many columns at once. Positions are then rounded to float32, so that a last bit can decide a verdict.
+    columns = np.concatenate([centres, np.ones((len(centres), 1))], axis=1)[:, :, None]
+    moved = np.matmul(np.ascontiguousarray(T_object_camera, dtype=np.float64), columns)[:, :3, 0]
+    # Axes are rows of a 3 x 3 product, and a lone row would have other last bits than one of several.
+    pairs = np.repeat(grasps.rotation[:, None, :, 1], 2, axis=1)
+    return moved, np.matmul(pairs, np.ascontiguousarray(T_camera_object[:, :3, :3], dtype=np.float64))[:, 0]
