@@ -30,6 +30,8 @@ COLUMNS = pa.schema([*ROW_COLUMNS, *TRIAL_COLUMNS])
 PACKAGES = ("mujoco", "coacd")
 SETTLED_FROM = 0
 """The view whose poses a scene is settled from; every scene has it."""
+SETTLED_WITHIN = 0.02
+"""Metres that an object may move while its scene comes to rest before that is a problem on record."""
 REFUSED = "refused"
 """Outcome of a grasp whose axes are none: nothing to try, and not held."""
 NEVER_HELD = ("collided", "no_contact")
@@ -121,6 +123,17 @@ class SceneTrials:
         for field in TRIAL_COLUMNS:
             kept = kept.append_column(field, pa.array(columns[field.name], type=field.type))
         return kept, []
+
+    def displaced(self) -> list[dict[str, Any]]:
+        """List objects that came to rest elsewhere, as problems: what is tried there is not what was graded."""
+        if self.scene is None:
+            return []
+        where = "from where the annotation says, and its grasps were tried there"
+        return [
+            {"view": None, "object": object_id, "reason": f"came to rest {1000 * moved:.0f} mm {where}"}
+            for object_id, moved in zip(self.object_ids, self.scene.displacement, strict=True)
+            if moved > SETTLED_WITHIN
+        ]
 
     def _columns(self, target: NDArray[np.int64], grasps: Grasps, seed: int) -> dict[str, Any]:
         rotation, possible = hand_rotation(grasps.rotation)

@@ -156,7 +156,7 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
     ids = dataset.object_ids(job.unit.scene)
     objects = [_object(dataset.model_dir(object_id), object_id, job.cache) for object_id in ids]
     trials = physics_score.prepare(job.trials, dataset, job.unit.scene, job.cache) if job.trials else None
-    problems: list[dict[str, Any]] = []
+    problems: list[dict[str, Any]] = trials.displaced() if trials is not None else []
     tables, view_rows = [], []
     for view in job.unit.views:
         path = view_file(job.dump, view, ".npy")

@@ -166,6 +166,17 @@ def test_grasps_of_a_scene_that_cannot_be_read_fail_as_a_unit(boxes: Job, tmp_pa
         scored(boxes, tmp_path / "out5")
 
 
+def test_objects_that_come_to_rest_elsewhere_are_problems_on_record(boxes: Job, tmp_path: Path) -> None:
+    path = boxes.root / "scenes" / "scene_0100" / "realsense" / "cam0_wrt_table.npy"
+    T = np.load(path)
+    T[2, 3] += 0.05  # the boxes float
+    np.save(path, T)
+    rows, problems = scored(boxes, tmp_path / "out6")
+    assert [(problem["view"], problem["object"]) for problem in problems] == [(None, 7), (None, 3)]
+    assert all("came to rest 50 mm from where the annotation says" in problem["reason"] for problem in problems)
+    assert rows[rows["row"].isin([0, 3])]["held"].all()  # grasps follow their object
+
+
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     check_available("physics")
     monkeypatch.setitem(sys.modules, "coacd", None)  # as if it were not installed
