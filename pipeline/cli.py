@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_scoring import app as scoring_app
+from pipeline.cli_scoring import number_list
 from pipeline.cli_trial import app as trial_app
 
 app = typer.Typer(
@@ -252,7 +252,7 @@ def dataset_synthesize(
     workers: Workers = 0,
 ) -> None:
     """Make a dataset in GraspNet-1Billion's layout: objects by code, settled scenes, ray-cast views."""
-    overrides: dict[str, Any] = {"scenes": _numbers(scenes), "views": _numbers(views)}
+    overrides: dict[str, Any] = {"scenes": number_list(scenes), "views": number_list(views)}
     overrides["cameras"] = tuple(camera) if camera else None
     _synthesize(out, workers, preset=preset, seed=seed, models=models, unit=unit, **overrides)
 
@@ -280,19 +280,6 @@ def _progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield told
-
-
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    """Read ``0-9,100`` as numbers."""
-    if text is None:
-        return None
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise ValueError(f"{text!r} is not a list of numbers such as 0-9,100")
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return tuple(numbers)
 
 
 @dataset_app.command("check")

@@ -54,12 +54,13 @@ def score_dump(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 takes one a core.")] = 0,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the whole result there; - prints it, and nothing else.")
-    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole result as JSON; all else goes to standard error.")
+    ] = False,
+    result: Annotated[Path | None, typer.Option("--result", help="Write that JSON there as well.")] = None,
     rows: Annotated[Path | None, typer.Option("--rows", help="Write a row per kept grasp there (Parquet).")] = None,
     against: Annotated[
-        Path | None, typer.Option("--against", help="Another dump's --json result: print the differences.")
+        Path | None, typer.Option("--against", help="Another dump's --json or --result file: print the differences.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Compare results of different protocols nevertheless.")
@@ -86,23 +87,22 @@ def score_dump(
         camera=camera,
         cache=(cache or _default_cache()).resolve(),
         split=split,
-        scenes=_numbers(scenes),
-        views=_numbers(views),
+        scenes=number_list(scenes),
+        views=number_list(views),
         scales=scales,
         self_check=self_check,
         workers=workers or default_workers(),
     )
-    for path in (rows, None if json_file in (None, "-") else Path(str(json_file))):
+    for path in (rows, result):
         if path is not None and path.is_dir():
             raise ValueError(f"{path}: a folder; give the name of a file")
     theirs = None if against is None else read_result(against)
-    quiet = json_file == "-"
     try:
         scored = carry_out(
             request,
             against=theirs,
             force=force,
-            say=lambda line: print(line, file=sys.stderr if quiet else sys.stdout, flush=True),
+            say=lambda line: print(line, file=sys.stderr if as_json else sys.stdout, flush=True),
         )
     except KeyboardInterrupt:
         print("grasp-utility: interrupted; no result is kept, parsed models stay in the cache", file=sys.stderr)
@@ -110,17 +110,17 @@ def score_dump(
     if rows is not None:
         dump_text.write_rows(rows, scored.scenes, camera)
     text = json.dumps(scored.result, indent=1, allow_nan=False)
-    if quiet:
+    if result is not None:
+        with atomic_write(result, "w") as stream:
+            stream.write(text + "\n")
+    if as_json:
         print(text)
     else:
         for line in dump_text.lines(scored.result):
             print(line)
-        if json_file is not None:
-            with atomic_write(Path(json_file), "w") as stream:
-                stream.write(text + "\n")
-            print(f"result     {json_file}")
-        if rows is not None:
-            print(f"rows       {rows}")
+        for name, path in (("result", result), ("rows", rows)):
+            if path is not None:
+                print(f"{name:10} {path}")
     if not scored.complete:
         raise typer.Exit(1)
 
@@ -132,7 +132,7 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grasp-utility"
 
 
-def _numbers(text: str | None) -> tuple[int, ...] | None:
+def number_list(text: str | None) -> tuple[int, ...] | None:
     """Read ``0-9,100`` or ``0-240:16`` as numbers."""
     if text is None:
         return None

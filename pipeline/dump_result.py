@@ -169,7 +169,7 @@ def lost(scene: int, views: Sequence[int], reason: str) -> SceneScore:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result that ``score-dump --json`` wrote.
+    """Read a result that ``score-dump --json`` or ``--result`` wrote.
 
     Raises:
         ResultError: if it is none.
@@ -177,7 +177,7 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise ResultError(f"{path}: not a readable result ({error}); give a file of score-dump --json") from None
+        raise ResultError(f"{path}: not a readable result ({error}); give what score-dump --result wrote") from None
     good = isinstance(result, dict) and result.get("format_version") == FORMAT_VERSION
     if not good or not isinstance(result.get("fingerprint"), dict) or not isinstance(result.get("by_scene"), dict):
         raise ResultError(f"{path}: no result of format_version {FORMAT_VERSION}; score that dump again")

@@ -27,7 +27,7 @@ def command(request: Request, *options: str) -> Any:
 
 
 def test_command_prints_and_writes(requested: Request, scored: Scored, tmp_path: Path) -> None:
-    files = ("--json", str(tmp_path / "r.json"), "--rows", str(tmp_path / "r.parquet"))
+    files = ("--result", str(tmp_path / "r.json"), "--rows", str(tmp_path / "r.parquet"))
     ended = command(requested, *files)
     assert ended.exit_code == 0, ended.output
     result = json.loads((tmp_path / "r.json").read_text())
@@ -44,7 +44,7 @@ def test_command_prints_and_writes(requested: Request, scored: Scored, tmp_path:
 
 
 def test_json_alone_on_standard_output(requested: Request, scored: Scored) -> None:
-    ended = command(requested, "--json", "-")
+    ended = command(requested, "--json")
     assert ended.exit_code == 0 and json.loads(ended.stdout)["ap"] == scored.result["ap"]
 
 
