@@ -19,7 +19,9 @@ default), ``selection`` (scenes and views), ``experiment`` (the stages in order)
 networks' input frame), ``truth`` (true surfaces), ``fidelity`` (completion metrics in two units), ``statistics``,
 ``summary`` (``summary.json``), ``pairs`` (training pairs), ``datasets/`` (GraspNet-1Billion's layout, and samples made
 by code), ``score_dump`` with ``dump_scene`` (its workers), ``dump_result``, ``dump_text`` and ``true_grasps`` (AP of
-anybody's grasps, without an experiment), and ``frame`` with ``segment`` and ``frame_picture`` (one RGB-D image of the
+anybody's grasps, without an experiment), ``scorers`` (which there are), ``physics_score``, ``physics_utility`` and
+``agreement`` (the second opinion, and what it says of the first), ``physics_trial`` with ``physics_pictures`` (one
+trial as a picture strip), and ``frame`` with ``segment`` and ``frame_picture`` (one RGB-D image of the
 user's own).
 
 ``pipeline`` is the only package that knows both ``completion`` and ``grasping``; those never import each
