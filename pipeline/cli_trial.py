@@ -12,7 +12,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel="Main job")
 def trial(
-    where: Annotated[Path, typer.Argument(help="A run folder, or a dump in the official layout (then --dataset).")],
+    where: Annotated[Path, typer.Argument(help="A run folder or its experiment file; or a dump (then --dataset).")],
     scene: Annotated[int, typer.Option("--scene", min=0, help="Scene number.")],
     view: Annotated[int, typer.Option("--view", min=0, max=255, help="View number.")],
     out: Annotated[Path, typer.Option("--out", help="The picture strip (PNG) to be.")],

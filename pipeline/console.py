@@ -131,6 +131,7 @@ def _print_agreement(content: Mapping[str, Any], console: Console) -> None:
     for key in cases:
         where = f"{key[2]}, generator {key[0]}, {how['mode']}, friction {how['friction']:g}"
         console.print(f"\n[bold]Does physics agree?[/] ({where})")
+        console.print(f"held: of what it tried, of what the protocol passes at µ ≤ {THRESHOLDS[1]:g} and fails, of the best")
         own = [row for row in rows if (row["generator"], row["camera"]) == (key[0], key[2])]
         console.print(_agreement_table(content, own, key))
         for sentence in sentences(own):
@@ -140,7 +141,7 @@ def _print_agreement(content: Mapping[str, Any], console: Console) -> None:
 def _agreement_table(content: Mapping[str, Any], rows: list[dict[str, Any]], key: Key) -> Table:
     """Return what physics holds of each arm: over all it tried, of what passes and fails at 0.8, and of the best."""
     friction = THRESHOLDS[1]
-    table = _table("arm", "tried", "held %", f"if µ ≤ {friction:g}", "if not", "ROC AUC", "best 1 %", "best 10 %")
+    table = _table("arm", "tried", "held %", "passed %", "failed %", "AUC", "best 1 %", "best 10 %")
     values = _index(content["utility"], key)
     found = {r["arm"]: r for r in rows if r["object"] == WHOLE and r["friction"] == friction}
     for arm in [*(item["name"] for item in content["arms"]), WHOLE]:

@@ -37,7 +37,8 @@ class TrialRequest:
     """What to draw; None stands for what the run says.
 
     Attributes:
-        where: a run folder, or a dump folder (then ``dataset`` must be given).
+        where: a run folder, an experiment file (its run is then runs/NAME), or a dump folder (then ``dataset`` must
+            be given).
         scene, view: which dump file.
         rank: which grasp, by confidence among the candidates that survive suppression, from 0.
         out: the PNG to be.
@@ -123,12 +124,10 @@ def _number(grasp: _Grasp) -> int:
 
 
 def _source(request: TrialRequest) -> _Source:
-    written = request.where / "experiment.json"
+    run, written = _run(request.where)
     if not written.is_file():
         if request.dataset is None:
-            raise ConfigError(
-                f"{request.where}: holds no experiment.json, so it is no run; for a dump give its --dataset too"
-            )
+            raise ConfigError(f"{request.where}: no experiment file and no run; for a dump give its --dataset too")
         cache = request.cache or _default_cache()
         section = _section(PhysicsSection(), request)  # type: ignore[call-arg]
         return _Source(request.where, request.dataset, request.camera or "realsense", cache, section)
@@ -136,12 +135,20 @@ def _source(request: TrialRequest) -> _Source:
     arm = _named(request.arm, [arm.name for arm in experiment.arms], "arm", request.where)
     generator = _named(request.generator, [item.label for item in experiment.generators], "generator", request.where)
     return _Source(
-        RunFolder(request.where).dump(arm, generator),
+        RunFolder(run).dump(arm, generator),
         request.dataset or experiment.dataset.root,
         request.camera or experiment.dataset.cameras[0],
         request.cache or experiment.cache_folder(),
         _section(experiment.trials(), request),
     )
+
+
+def _run(where: Path) -> tuple[Path, Path]:
+    """Return the run folder and the experiment file that a user means by one path."""
+    if not where.is_file():
+        return where, where / "experiment.json"
+    inside = where.name == "experiment.json"
+    return where.parent if inside else Path("runs") / load_experiment(where).name, where
 
 
 def _default_cache() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -131,6 +132,13 @@ def test_what_is_not_there_is_named(request_of_boxes: TrialRequest, tmp_path: Pa
     write_json(run / "experiment.json", experiment)
     with pytest.raises(ConfigError, match=r"has no arm 'oracel'; it has partial"):
         carry_out(replace(request_of_boxes, where=run, arm="oracel"))
+    for where in (run, run / "experiment.json"):
+        missing = re.escape(str(run / "arms" / "partial" / "dump" / "antipodal" / "scene_0100"))
+        with pytest.raises(ValueError, match=rf"{missing}.*no such grasp file"):
+            carry_out(replace(request_of_boxes, where=where))
+    (tmp_path / "mine.yaml").write_bytes((run / "experiment.json").read_bytes())
+    with pytest.raises(ValueError, match=r"^runs/x/arms/partial/.*no such grasp file"):
+        carry_out(replace(request_of_boxes, where=tmp_path / "mine.yaml"))
     assert not request_of_boxes.out.exists()
 
 
