@@ -131,7 +131,9 @@ def _print_agreement(content: Mapping[str, Any], console: Console) -> None:
     for key in cases:
         where = f"{key[2]}, generator {key[0]}, {how['mode']}, friction {how['friction']:g}"
         console.print(f"\n[bold]Does physics agree?[/] ({where})")
-        console.print(f"held: of what it tried, of what the protocol passes at µ ≤ {THRESHOLDS[1]:g} and fails, of the best")
+        console.print(
+            f"held of all it tried, of what the protocol passes at µ ≤ {THRESHOLDS[1]:g} or fails, of the best"
+        )
         own = [row for row in rows if (row["generator"], row["camera"]) == (key[0], key[2])]
         console.print(_agreement_table(content, own, key))
         for sentence in sentences(own):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from grasping.utility import FRICTIONS
-from pipeline import aggregate, report, summary
+from pipeline import aggregate, console, report, summary
 from pipeline.artifacts import ArtifactError, write_json
 from pipeline.config import load_experiment
 from pipeline.physics_utility import HELD_METRICS
@@ -288,6 +290,22 @@ def test_the_confusion_on_the_page_is_that_of_the_rows(both) -> None:
         assert line[0].text == f"µ ≤ {friction:g}"
         assert [cell.text for cell in line[1:5]] == [str(int(part.sum())) for part in expected]
         assert line[7].text == f"{100 * (passed == held).mean():.0f} %"
+
+
+def test_the_terminal_says_it_too(both) -> None:
+    made, _ = both
+    stream = io.StringIO()
+    content = summary.read(made.folder)
+    console.print_summary(content, Console(file=stream, width=80, highlight=False))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in stream.getvalue()
+    assert "Does physics agree? (realsense, generator antipodal, scene, friction 0.5)" in lines
+    assert sum(line.startswith("Utility (") for line in lines) == 1
+    rows = pd.read_parquet(made.folder.tables / "grasps.parquet").query("scorer == 'physics' and arm == 'oracle'")
+    passed = rows["min_friction"] <= 0.8
+    shares = [rows["held"].mean(), rows["held"][passed].mean(), rows["held"][~passed].mean()]
+    line = next(line for line in lines[::-1] if line.startswith("oracle "))
+    assert line.split()[1:5] == [str(len(rows)), *(f"{100 * share:.1f}" for share in shares)]
 
 
 def test_utility_by_physics_stands_beside_and_is_padded(both) -> None:
