@@ -18,6 +18,7 @@ say; with the five cells of padding that :mod:`grasping.geometry` gives there ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -95,29 +96,42 @@ def find_contacts(
             after ``np.random.seed(sample_seed)``: its very answer under that seed.
     """
     c = np.ascontiguousarray(centres, dtype=np.float64).reshape(-1, 3)
+    return find_contacts_by_object([sdf], [len(c)], c, axes, widths, sample_seed)
+
+
+def find_contacts_by_object(
+    sdfs: Sequence[SignedDistanceGrid],
+    counts: Sequence[int],
+    centres: ArrayLike,
+    axes: ArrayLike,
+    widths: ArrayLike,
+    sample_seed: int | None = None,
+) -> Contacts:
+    """Do the same on several objects: grasps in their order, so many on each, every one in its object's frame.
+
+    A view closes few grasps on each of its objects, and a call of :func:`find_contacts` costs more than its grasps.
+    """
+    c = np.ascontiguousarray(centres, dtype=np.float64).reshape(-1, 3)
     a = np.ascontiguousarray(axes, dtype=np.float64).reshape(-1, 3)
     w = np.ascontiguousarray(widths, dtype=np.float64).reshape(-1)
-    n = len(c)
     # Numbers so large that they overflowed on the way here close on nothing: as zeros the line has no length.
     finite = np.asarray(np.isfinite(c).all(axis=1) & np.isfinite(a).all(axis=1))
     if not finite.all():
         c, a = np.where(finite[:, None], c, 0.0), np.where(finite[:, None], a, 0.0)
     a = _unit(a)
-    if n == 0:
-        nowhere = np.zeros((0, 2, 3))
-        return Contacts(np.zeros(0, bool), nowhere, nowhere, np.zeros(0, bool))
-    # First as if everything outside were far away; then once more what depends on it.
-    limit = np.inf if is_exposed(sdf) else -np.inf
-    points, normals, status, outside = _close_all(sdf, c, a, w, _NO_CELLS, limit)
-    again, cells = np.flatnonzero(outside), _NO_CELLS
-    if len(again):
-        cells = surface_cells(sdf) if sample_seed is None else sampled_cells(sdf, sample_seed)
-        limit = _NEAR * float(sdf.resolution)
-        points[again], normals[again], status[again], outside[again] = _close_all(
-            sdf, c[again], a[again], w[again], cells, limit
-        )
-    for i, finger in np.argwhere(status == _UNDECIDED):
-        normals[i, finger] = _normal_by_svd(sdf, points[i, finger], cells)
+    n = len(c)
+    points, normals = np.full((n, 2, 3), np.nan), np.full((n, 2, 3), np.nan)
+    status, outside = np.full((n, 2), _NO_CONTACT, np.int64), np.zeros(n, np.bool_)
+    if sum(counts) != n:
+        raise ValueError(f"{n} grasps, but the counts add up to {sum(counts)}")
+    begin = 0
+    for sdf, count in zip(sdfs, counts, strict=True):
+        part = slice(begin, begin + count)
+        begin += count
+        if count:
+            _close_on(
+                sdf, c[part], a[part], w[part], sample_seed, points[part], normals[part], status[part], outside[part]
+            )
     found = ((status != _NO_CONTACT) & (status != _NO_NORMAL)).all(axis=1)
     return Contacts(np.asarray(found), points, normals, outside)
 
@@ -128,19 +142,35 @@ def _unit(axes: FloatArray) -> FloatArray:
     return axes / np.where(length > 0, length, 1.0)
 
 
-def _close_all(
-    sdf: SignedDistanceGrid, c: FloatArray, a: FloatArray, w: FloatArray, cells: FloatArray, limit: float
-) -> tuple[FloatArray, FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
-    """Points, normals, status and whether a distance outside had a say, by the kernel."""
-    n = len(c)
-    points, normals = np.full((n, 2, 3), np.nan), np.full((n, 2, 3), np.nan)
-    status = np.full((n, 2), _NO_CONTACT, np.int64)
-    outside = np.zeros(n, np.bool_)
+def _close_on(
+    sdf: SignedDistanceGrid,
+    c: FloatArray,
+    a: FloatArray,
+    w: FloatArray,
+    sample_seed: int | None,
+    points: FloatArray,
+    normals: FloatArray,
+    status: NDArray[np.int64],
+    outside: NDArray[np.bool_],
+) -> None:
+    """Close on one object, by the kernel; the last four are filled in."""
     values = np.ascontiguousarray(sdf.values, dtype=np.float64).view(np.ndarray)
     values.flags.writeable = False  # one compiled version for arrays and memory maps alike
-    origin = np.asarray(sdf.origin, np.float64)
-    _close(values, origin, float(sdf.resolution), c, a, w, _OFFSETS, cells, limit, points, normals, status, outside)
-    return points, normals, status, outside
+    origin, resolution = np.asarray(sdf.origin, np.float64), float(sdf.resolution)
+    # First as if everything outside were far away; then once more what depends on it.
+    limit = np.inf if is_exposed(sdf) else -np.inf
+    _close(values, origin, resolution, c, a, w, _OFFSETS, _NO_CELLS, limit, points, normals, status, outside)
+    again, cells = np.flatnonzero(outside), _NO_CELLS
+    if len(again):
+        cells = surface_cells(sdf) if sample_seed is None else sampled_cells(sdf, sample_seed)
+        limit, many = _NEAR * resolution, len(again)
+        anew = np.full((many, 2, 3), np.nan), np.full((many, 2, 3), np.nan)
+        verdict = np.full((many, 2), _NO_CONTACT, np.int64), np.zeros(many, np.bool_)
+        _close(values, origin, resolution, c[again], a[again], w[again], _OFFSETS, cells, limit, *anew, *verdict)
+        points[again], normals[again], status[again], outside[again] = *anew, *verdict
+    if (status == _UNDECIDED).any():
+        for i, finger in np.argwhere(status == _UNDECIDED):
+            normals[i, finger] = _normal_by_svd(sdf, points[i, finger], cells)
 
 
 def _normal_by_svd(sdf: SignedDistanceGrid, point: FloatArray, cells: FloatArray) -> FloatArray:

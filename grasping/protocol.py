@@ -1,20 +1,22 @@
 """GraspNet-1Billion's evaluation of one view: named constants and one function.
 
 The protocol of Fang et al. (GraspNet-1Billion, CVPR 2020) as graspnetAPI 1.2.11 computes it, grasp by grasp the same
-numbers, batched. Three things differ by intent and are stated here:
+numbers, batched. Four things differ by intent and are stated here:
 
 * Rows that are not finite are refused with a reason; the referee grades them silently.
 * Equal confidences are ordered by the grasps' other columns (:func:`grasping.suppression.confidence_order`); the
   referee leaves their order to an unstable sort.
 * Every suppressed candidate is graded, unless ``kept_only`` is asked for; ``kept`` marks the cut (10 an object, and not
   below the view's 50th score) that the referee grades and its AP counts.
+* Beyond the border of an object's signed distances they are measured to its whole surface, by the referee to a random
+  sample of it (:mod:`grasping.contacts`).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numba
@@ -22,9 +24,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasping.collision import Lattice, collide_in_boxes
-from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, Contacts, find_contacts
+from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, find_contacts_by_object
 from grasping.force_closure import FRICTIONS, minimum_friction, required_angle
-from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry, derived_versions
+from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry, SignedDistanceGrid, derived_versions
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER
 from grasping.point_boxes import PointBoxes, PointForest, PointTree
@@ -320,17 +322,17 @@ def _close(
     rows = rows[np.argsort(assigned[rows], kind="stable")]
     used, first, which = np.unique(assigned[rows], return_index=True, return_inverse=True)
     centres, axes = _closing_lines(grasps[rows], poses[assigned[rows]], np.linalg.inv(poses[used])[which.reshape(-1)])
-    widths = grasps.width[rows]
-    parts = []
-    for k, begin, end in zip(used.tolist(), first.tolist(), [*first[1:].tolist(), len(rows)], strict=True):
-        sdf = objects[k].sdf
-        if sdf is None:
-            raise GeometryError(f"object {objects[k].object_id} has no signed distances: load it with load_object")
-        parts.append(find_contacts(sdf, centres[begin:end], axes[begin:end], widths[begin:end]))
-    contacts = Contacts(**{f.name: np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(Contacts)})
+    sdfs = [_distances_of(objects[k]) for k in used.tolist()]
+    contacts = find_contacts_by_object(sdfs, np.diff([*first, len(rows)]).tolist(), centres, axes, grasps.width[rows])
     found[rows] = contacts.found
     friction[rows] = minimum_friction(required_angle(contacts))
     return friction, found
+
+
+def _distances_of(geometry: ObjectGeometry) -> SignedDistanceGrid:
+    if geometry.sdf is None:
+        raise GeometryError(f"object {geometry.object_id} has no signed distances: load it with load_object")
+    return geometry.sdf
 
 
 def closing_lines(grasps: Grasps, T_camera_object: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:

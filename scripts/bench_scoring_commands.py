@@ -41,16 +41,19 @@ print(json.dumps({"ap": 100 * float(np.mean(accuracy))}))
 
 # A process's peak memory starts at that of the process it was forked from, so a small one stands between.
 _LAUNCHER = """
-import json, os, subprocess, sys, time
+import json, os, subprocess, sys, tempfile, time
 cores, command = json.loads(sys.argv[1])
 os.sched_setaffinity(0, cores)
 begin = time.perf_counter()
-process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-printed = process.stdout.read()
-_, status, usage = os.wait4(process.pid, 0)
+with tempfile.TemporaryFile("w+") as errors:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    errors.seek(0)
+    said = errors.read()[-2000:]
 wall, cpu = time.perf_counter() - begin, usage.ru_utime + usage.ru_stime
 told = {"wall": wall, "cpu": cpu, "peak_mib": usage.ru_maxrss / 1024, "printed": printed}
-print(json.dumps([os.waitstatus_to_exitcode(status), told]))
+print(json.dumps([os.waitstatus_to_exitcode(status), said, told]))
 """
 
 # What a worker process of score-dump does: unpickle a job, score it.
@@ -95,9 +98,9 @@ def run(command: Sequence[str], cores: Sequence[int]) -> Run:
     launch = [sys.executable, "-S", "-c", _LAUNCHER, json.dumps([list(cores), list(command)])]
     environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
     done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=True)
-    status, told = json.loads(done.stdout)
+    status, said, told = json.loads(done.stdout)
     if status != 0:
-        raise RuntimeError(f"{' '.join(command[:4])} … ended with status {status}")
+        raise RuntimeError(f"{' '.join(command[:4])} … ended with status {status}: {said}")
     return Run(**told)
 
 
@@ -107,7 +110,7 @@ def score_dump(
     """The whole command ``grasp-utility score-dump``."""
     command = [sys.executable, "-m", "pipeline.cli", "score-dump", str(dump), "--dataset", str(root)]
     command += ["--camera", CAMERA, "--scenes", ",".join(map(str, scenes)), "--views", f"0-{views - 1}"]
-    command += ["--workers", str(workers), "--cache", str(cache), "--json", "-"]
+    command += ["--workers", str(workers), "--cache", str(cache), "--json"]
     done = run(command, cores)
     return done, json.loads(done.printed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -13,7 +13,7 @@ from bench_scoring_data import View
 from numpy.typing import NDArray
 
 from grasping import protocol, reference
-from grasping.contacts import MINIMUM_SAMPLES, Contacts, find_contacts
+from grasping.contacts import MINIMUM_SAMPLES, find_contacts, find_contacts_by_object
 from grasping.force_closure import minimum_friction, required_angle
 from grasping.grasps import Grasps
 from grasping.signed_distance import SignedDistanceGrid
@@ -119,11 +119,14 @@ def closings_of(view: View) -> list[Closing]:
 
 def close(parts: Sequence[Closing]) -> FloatArray:
     """Least friction of the grasps on several objects, contacts included, as a view closes them."""
-    contacts = [find_contacts(part.sdf, part.centres, part.axes, part.widths) for part in parts]
-    names = [field.name for field in fields(Contacts)]
-    return minimum_friction(
-        required_angle(Contacts(**{name: np.concatenate([getattr(c, name) for c in contacts]) for name in names}))
+    contacts = find_contacts_by_object(
+        [part.sdf for part in parts],
+        [len(part.widths) for part in parts],
+        np.concatenate([part.centres for part in parts]),
+        np.concatenate([part.axes for part in parts]),
+        np.concatenate([part.widths for part in parts]),
     )
+    return minimum_friction(required_angle(contacts))
 
 
 def force_closure(referee: Referee, views: Sequence[View], repetitions: int) -> dict[str, Any]:

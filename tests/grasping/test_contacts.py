@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial.transform import Rotation
 
-from grasping.contacts import find_contacts
+from grasping.contacts import find_contacts, find_contacts_by_object
 from grasping.geometry import ObjectGeometry, SignedDistanceGrid
 
 
@@ -145,3 +145,26 @@ def test_memory_map_float32_and_no_queries(tmp_path, geometries: dict[str, Objec
     assert np.array_equal(find_contacts(mapped, *query).points, find_contacts(sdf, *query).points, equal_nan=True)
     assert sdf.values.flags.writeable
     assert len(find_contacts(sdf, np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)).found) == 0
+
+
+def test_several_objects_at_once_are_each_alone(geometries: dict[str, ObjectGeometry]) -> None:
+    rng = np.random.default_rng(11)
+    sdfs = [geometry.sdf for geometry in geometries.values() if geometry.sdf is not None]
+    sdfs.append(SignedDistanceGrid(sdfs[0].values[6:-6, 6:-6, 6:-6], sdfs[0].origin, sdfs[0].resolution))  # no padding
+    counts = [0, *rng.integers(1, 60, len(sdfs) - 2).tolist(), 40]
+    n = sum(counts)
+    centres, widths = rng.uniform(-0.03, 0.03, (n, 3)), rng.uniform(0, 0.1, n)
+    axes = rng.normal(size=(n, 3))
+    axes[3], centres[5] = 0.0, np.inf
+    together = find_contacts_by_object(sdfs, counts, centres, axes, widths)
+    begin = 0
+    for sdf, count in zip(sdfs, counts, strict=True):
+        part = slice(begin, begin + count)
+        alone = find_contacts(sdf, centres[part], axes[part], widths[part])
+        for name in ("found", "points", "normals", "outside"):
+            one, other = getattr(alone, name), getattr(together, name)[part]
+            assert np.array_equal(one, other, equal_nan=one.dtype == float), name
+        begin += count
+    assert 15 < together.found.sum() < n and together.outside.any()
+    with pytest.raises(ValueError, match="add up"):
+        find_contacts_by_object(sdfs, counts, centres[1:], axes[1:], widths[1:])
