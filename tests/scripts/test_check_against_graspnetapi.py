@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,11 @@ import numpy as np
 import pytest
 
 from grasping import protocol, reference
+from grasping.contacts import find_contacts
+from grasping.force_closure import minimum_friction, required_angle
+from grasping.geometry import load_object, make_signed_distance_grid, read_mesh
+from grasping.grasps import Grasps
+from pipeline.datasets.graspnet import GraspNetDataset
 
 SCENE = 100
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_against_graspnetapi.py"
@@ -49,8 +55,6 @@ def referee() -> None:
 
 def grasps_from_above(root: Path, view: int, count: int, levels: int | None = None) -> np.ndarray:
     """Rows that close across the objects from above and aslant; few confidence levels make ties."""
-    from pipeline.datasets.graspnet import GraspNetDataset
-
     dataset = GraspNetDataset(root, "realsense")
     rng = np.random.default_rng(view)
     poses = dataset.object_poses(SCENE, view)
@@ -162,6 +166,46 @@ def test_a_scorer_that_is_wrong_is_shown(
     assert f"DIFFERENT in {what}" in capsys.readouterr().out
     monkeypatch.undo()
     assert script.main([*reproduce[3:], "--cache", str(cache)]) == 0
+
+
+@pytest.mark.graspnetapi
+def test_grasps_left_to_the_referees_sample_are_listed(
+    referee: None, script: ModuleType, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Distances without padding, and grasps chosen because the seed decides on them: neither equal nor different."""
+    root = tmp_path / "unpadded"
+    shutil.copytree(dataset, root)
+    reader = GraspNetDataset(root, "realsense")
+    objects = []
+    for k in reader.object_ids(SCENE):
+        vertices, faces = read_mesh(reader.model_dir(k) / "nontextured.ply")
+        make_signed_distance_grid(vertices, faces, 40, padding=0, threads=1).save(reader.model_dir(k) / "textured.sdf")
+        objects.append(load_object(reader.model_dir(k), k, tmp_path / "cache"))
+    poses = reader.object_poses(SCENE, 0)
+    rows = grasps_from_above(root, 0, 8000)
+    rows[:, 1] = np.clip(rows[:, 1], 0, 0.1)
+    grasps = Grasps.from_array(rows)
+    world = (objects, poses, np.linalg.inv(reader.T_table_camera(SCENE, 0)))
+    score = protocol.score_view(grasps, *world)
+    chosen: list[int] = []
+    for k, geometry in enumerate(objects):
+        clear = score.index[(score.object_index == k) & ~(score.collided | score.empty)]
+        lines = protocol.closing_lines(grasps[clear], poses[k])
+        under = np.array(
+            [
+                minimum_friction(required_angle(find_contacts(geometry.sdf, *lines, rows[clear, 1], seed)))
+                for seed in range(5)
+            ]
+        )
+        chosen += clear[(under != under[0]).any(axis=0)][:3].tolist()
+    assert chosen
+    dump = write(tmp_path / "dump", {0: rows[[*chosen, 0, 1, 2]]})
+    assert run(script, root, dump, tmp_path / "cache") == 0
+    out = capsys.readouterr().out
+    print(out)
+    listed = [line for line in out.splitlines() if "the referee is random here" in line]
+    assert len(listed) == len(chosen) and f"{len(chosen)} grasps left to the referee's surface sample" in out
+    assert out.rstrip().endswith("EQUAL on 1 of 1 views, wherever the referee does not leave it to chance")
 
 
 def test_bad_input_says_what_is_missing(
