@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasping.collision import Lattice, collide_in_boxes
-from grasping.contacts import MINIMUM_SAMPLES, NORMAL_RADIUS, find_contacts_by_object
+from grasping.contact_kernels import MINIMUM_SAMPLES
+from grasping.contacts import NORMAL_RADIUS, find_contacts_by_object
 from grasping.force_closure import FRICTIONS, minimum_friction, required_angle
 from grasping.geometry import MODEL_VOXEL, GeometryError, ObjectGeometry, SignedDistanceGrid, derived_versions
 from grasping.grasps import Grasps

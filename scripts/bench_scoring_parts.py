@@ -13,7 +13,8 @@ from bench_scoring_data import View
 from numpy.typing import NDArray
 
 from grasping import protocol, reference
-from grasping.contacts import MINIMUM_SAMPLES, find_contacts, find_contacts_by_object
+from grasping.contact_kernels import MINIMUM_SAMPLES
+from grasping.contacts import find_contacts, find_contacts_by_object
 from grasping.force_closure import minimum_friction, required_angle
 from grasping.grasps import Grasps
 from grasping.signed_distance import SignedDistanceGrid

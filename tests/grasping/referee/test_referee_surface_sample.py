@@ -9,7 +9,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from grasping import reference
-from grasping.contacts import Contacts, _distance, find_contacts
+from grasping.contact_kernels import distance
+from grasping.contacts import Contacts, find_contacts
 from grasping.force_closure import minimum_friction, required_angle
 from grasping.geometry import GeometryError, SignedDistanceGrid, make_signed_distance_grid
 from grasping.surface_cells import is_exposed, surface_cells
@@ -77,7 +78,7 @@ def test_outside_distances_are_those_to_the_nearest_of_all_surface_cells() -> No
     for point in outside:
         far = np.linalg.norm(where - point, axis=1)
         nearest = sdf.values[tuple(where[far.argmin()])] + sdf.resolution * far.min()
-        assert _distance(sdf.values, sdf.resolution, cells, *point) == pytest.approx(nearest, rel=1e-12)
+        assert distance(sdf.values, sdf.resolution, cells, *point) == pytest.approx(nearest, rel=1e-12)
 
 
 def test_marked_are_the_grasps_whose_outside_distances_matter() -> None:
