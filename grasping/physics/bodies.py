@@ -23,12 +23,12 @@ from grasping.geometry import GeometryError, read_mesh
 
 FloatArray = NDArray[np.float64]
 
-THRESHOLD = 0.08
+THRESHOLD = 0.05
 """CoACD's concavity at which cutting stops, relative to half the object's longest side."""
 
 SIMPLIFY = 0.0003  # metres that the surface may move before it is cut: scans carry 16,000 faces, most of them flat
 RESOLUTION, ITERATIONS, NODES = 1000, 60, 10  # of CoACD's search; its defaults (2000, 150, 20) take ten times as long
-HULL_TOLERANCE, HULL_VERTICES = 0.0002, 96  # a part keeps the corners it needs to lose no more than that (metres)
+HULL_TOLERANCE, HULL_VERTICES = 0.0002, 200  # a part keeps the corners it needs to lose no more than that (metres)
 TIME_LIMIT = 600  # seconds: a mesh that takes longer is refused
 _VERSION = 2  # raise when the same mesh gives other parts
 _FORMAT = 1

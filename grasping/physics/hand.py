@@ -168,17 +168,18 @@ def _add_hand(spec: Any, settings: TrialSettings, gripper: Gripper) -> tuple[Any
 
 
 def _add_object(spec: Any, body: PhysicsBody, number: int, settings: TrialSettings) -> Any:
+    """Add an object whose frame is moved to its centre of mass (see :func:`free_joint_position`)."""
     import mujoco
 
     item = spec.worldbody.add_body(name=f"object{number}")
     item.add_freejoint()
     inertia = body.inertia
     item.explicitinertial = True
-    item.mass, item.ipos = body.mass, body.centre
+    item.mass, item.ipos = body.mass, [0.0, 0.0, 0.0]
     item.fullinertia = [*np.diag(inertia), inertia[0, 1], inertia[0, 2], inertia[1, 2]]
     for j, part in enumerate(body.parts):
         name = f"part{number}_{j}"
-        mesh = spec.add_mesh(name=name, uservert=np.ascontiguousarray(part).ravel())
+        mesh = spec.add_mesh(name=name, uservert=np.ascontiguousarray(part - body.centre).ravel())
         mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
         geom = item.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, rgba=_colour(number))
         _set_contact(geom, settings, THING, THING | HAND)
@@ -212,19 +213,24 @@ def _resize(model: Any, geom: int, axis: int, half: float, middle: float) -> Non
     box[3:] = model.geom_size[geom]
 
 
-def pose_of_quaternion(position: FloatArray, quaternion: FloatArray) -> FloatArray:
-    """Return ``(4, 4)`` from a position and a quaternion wxyz."""
+def free_joint_position(T_world_object: FloatArray, centre: FloatArray) -> FloatArray:
+    """Return the seven numbers (position, quaternion wxyz; w ≥ 0 makes them unique) of an object's free joint.
+
+    The joint sits in the centre of mass: integrated about a model's own origin, which may lie a metre away, an object
+    that turns with the hand would creep out of it.
+    """
+    from scipy.spatial.transform import Rotation
+
+    R, t = T_world_object[:3, :3], T_world_object[:3, 3]
+    x, y, z, w = Rotation.from_matrix(R).as_quat(canonical=True)
+    return np.array([*(R @ centre + t), w, x, y, z])
+
+
+def pose_of_free_joint(numbers: FloatArray, centre: FloatArray) -> FloatArray:
+    """Return ``T_world_object`` ``(4, 4)`` from the seven numbers of :func:`free_joint_position`."""
     from scipy.spatial.transform import Rotation
 
     T = np.eye(4)
-    T[:3, :3] = Rotation.from_quat(quaternion[[1, 2, 3, 0]]).as_matrix()
-    T[:3, 3] = position
+    T[:3, :3] = Rotation.from_quat(numbers[[4, 5, 6, 3]]).as_matrix()
+    T[:3, 3] = numbers[:3] - T[:3, :3] @ centre
     return T
-
-
-def free_joint_position(T: FloatArray) -> FloatArray:
-    """Return the seven numbers (position, quaternion wxyz) of a ``(4, 4)`` pose; w ≥ 0 makes them unique."""
-    from scipy.spatial.transform import Rotation
-
-    x, y, z, w = Rotation.from_matrix(T[:3, :3]).as_quat(canonical=True)
-    return np.array([*T[:3, 3], w, x, y, z])

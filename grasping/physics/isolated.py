@@ -45,18 +45,18 @@ def try_grasps(
     check_finite(grasps)
     if len(grasps) == 0:
         return []
-    return try_in_world(build_world([body], settings, gripper, table=False), grasps, recorder)
+    return try_in_world(build_world([body], settings, gripper, table=False), body, grasps, recorder)
 
 
-def try_in_world(world: World, grasps: Grasps, recorder: Recorder | None = None) -> list[Trial]:
-    """Try grasps in a compiled world with one object and no table."""
+def try_in_world(world: World, body: PhysicsBody, grasps: Grasps, recorder: Recorder | None = None) -> list[Trial]:
+    """Try grasps in a compiled world with that one object and no table."""
     plan = plan_motion(world.settings, -APPROACH)
     trials = []
     for rotation, translation, width, depth in zip(
         grasps.rotation, grasps.translation, grasps.width, grasps.depth, strict=True
     ):
         start = Start(
-            objects=free_joint_position(invert(pose(rotation, translation)))[None],
+            objects=free_joint_position(invert(pose(rotation, translation)), body.centre)[None],
             hand_position=np.zeros(3),
             hand_quaternion=np.array([1.0, 0.0, 0.0, 0.0]),
             width=float(width),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 """Raise when a trial with the same settings gives another outcome."""
 
 OUTCOMES = ("held", "collided", "no_contact", "slipped", "lost", "dragged")
@@ -48,11 +48,11 @@ class TrialSettings:
         rotation_amplitude: of the sine about a line parallel to the closing axis, ``wrist`` behind the translation.
         wrist: see there.
         hold: how long the hand holds still at the end.
-        timestep: of the integration.
+        timestep: of the integration, at most half of ``contact_time``.
         chunk: steps between two looks at the contacts.
         contact_time: time constant of a contact (MuJoCo's solref).
         impedance: share of the contact force that is constraint (MuJoCo's solimp, near and far).
-        impratio: how much stiffer friction is than the normal direction; high values stop creeping.
+        impratio: how much stiffer friction is than the normal direction; high values stop creeping, and cost time.
         noslip_iterations: of MuJoCo's noslip solver.
         iterations: of the constraint solver, at most.
         gone_after: seconds without touching a finger after which an object counts as gone.
@@ -84,7 +84,7 @@ class TrialSettings:
     chunk: int = 10
     contact_time: float = 0.004
     impedance: tuple[float, float] = (0.95, 0.99)
-    impratio: float = 100.0
+    impratio: float = 10.0
     noslip_iterations: int = 0
     iterations: int = 50
     gone_after: float = 0.06

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER, Gripper
 from grasping.physics.bodies import PhysicsBody
-from grasping.physics.hand import build_world, free_joint_position, pose_of_quaternion
+from grasping.physics.hand import build_world, free_joint_position, pose_of_free_joint
 from grasping.physics.isolated import check_finite
 from grasping.physics.outcomes import Recorder, Trial, TrialSettings
 from grasping.physics.trial import Start, plan_motion, run_trial
@@ -22,7 +22,7 @@ from grasping.physics.trial import Start, plan_motion, run_trial
 FloatArray = NDArray[np.float64]
 
 SOFT_TIME, SOFT_CALM, SOFT_S = 0.05, 0.7, 0.6  # overlaps are pushed apart by soft contacts, and speed is taken away
-CALM = 0.95  # of the speed remains after each chunk of the rest: rolling resistance and the cloth on the table
+CALM = 0.85  # of the speed remains after each chunk of the rest: rolling resistance and the cloth on the table
 STILL_M_S, STILL_RAD_S, STILL_CHUNKS = 0.002, 0.03, 8
 
 
@@ -67,7 +67,9 @@ def settle_scene(bodies: Sequence[PhysicsBody], T_table_object: ArrayLike, setti
     model, data = world.model, world.data
     model.opt.gravity[:] = [0.0, 0.0, -settings.gravity]
     mujoco.mj_resetData(model, data)
-    data.qpos[:] = np.concatenate([free_joint_position(pose) for pose in T])
+    data.qpos[:] = np.concatenate(
+        [free_joint_position(pose, body.centre) for pose, body in zip(T, bodies, strict=True)]
+    )
     mujoco.mj_forward(model, data)
     start, turned = data.xipos[world.objects].copy(), data.xmat[world.objects].reshape(-1, 3, 3).copy()
 
@@ -90,7 +92,7 @@ def settle_scene(bodies: Sequence[PhysicsBody], T_table_object: ArrayLike, setti
             break
         data.qvel *= CALM
     mujoco.mj_forward(model, data)
-    poses = np.array([pose_of_quaternion(q[:3], q[3:]) for q in data.qpos.reshape(-1, 7)])
+    poses = np.array([pose_of_free_joint(q, b.centre) for q, b in zip(data.qpos.reshape(-1, 7), bodies, strict=True)])
     cosine = (np.einsum("kij,kij->k", turned, data.xmat[world.objects].reshape(-1, 3, 3)) - 1) / 2
     return SettledScene(
         bodies=tuple(bodies),
@@ -129,14 +131,16 @@ def try_grasps_in_scene(
     if len(grasps) == 0:
         return []
     world = build_world(scene.bodies, settings, gripper, table=True)
-    objects = np.array([free_joint_position(T) for T in scene.T_table_object])
+    objects = np.array(
+        [free_joint_position(T, body.centre) for T, body in zip(scene.T_table_object, scene.bodies, strict=True)]
+    )
     down = np.array([0.0, 0.0, -settings.gravity])
     trials = []
     for n, k in enumerate(targets):
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = grasps.rotation[n], grasps.translation[n]
         T_table_hand = scene.T_table_object[k] @ T
-        place = free_joint_position(T_table_hand)
+        place = free_joint_position(T_table_hand, np.zeros(3))
         start = Start(
             objects=objects,
             hand_position=place[:3],
