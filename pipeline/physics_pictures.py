@@ -47,7 +47,7 @@ def load_mujoco() -> Any:
 def _missing(error: Exception) -> RendererMissingError:
     return RendererMissingError(
         f"no renderer for MuJoCo here ({' '.join(str(error).split())}); a trial's picture needs EGL (libegl1 with a "
-        "software or GPU driver) and MUJOCO_GL=egl"
+        "software or GPU driver) and MUJOCO_GL=egl when mujoco is imported"
     )
 
 

@@ -143,7 +143,8 @@ def test_axes_that_are_none_are_refused_and_the_others_tried(boxes: Job, tmp_pat
     np.save(path, np.vstack([array, axisless]))
     rows, problems = scored(boxes, tmp_path / "out4")
     rows = rows[rows["view"] == boxes.unit.views[0]].set_index("row")
-    assert problems == [] and rows["outcome"][6] == "refused" and not rows["held"][6] and np.isnan(rows["slip"][6])
+    assert not any("physics failed" in problem["reason"] for problem in problems)
+    assert rows["outcome"][6] == "refused" and not rows["held"][6] and np.isnan(rows["slip"][6])
     assert rows["outcome"][[0, 3]].tolist() == ["held", "held"]
 
 

@@ -18,7 +18,7 @@ from grasping.grasps import Grasps
 from pipeline.artifacts import ArtifactError, write_json
 from pipeline.config import ConfigError
 from pipeline.datasets.graspnet import GraspNetDataset
-from pipeline.physics_pictures import Recording, RendererMissingError
+from pipeline.physics_pictures import Recording
 from pipeline.physics_trial import FRAME, TrialRequest, carry_out
 from pipeline.run_folder import unit_folder, view_file
 
@@ -50,15 +50,26 @@ def request_of_boxes(box_world, tmp_path: Path) -> TrialRequest:
     )
 
 
+def command(request: TrialRequest) -> list[str]:
+    asked = [sys.executable, "-m", "pipeline.cli", "trial", str(request.where), "--scene", str(request.scene)]
+    asked += ["--view", str(request.view), "--rank", str(request.rank), "--out", str(request.out)]
+    asked += ["--dataset", str(request.dataset), "--cache", str(request.cache)]
+    asked += ["--isolation"] if request.isolation else []
+    return asked + (["--gif", str(request.gif)] if request.gif is not None else [])
+
+
 def drawn(request: TrialRequest) -> tuple[str, list[np.ndarray]]:
     """Carry out and return the caption and the strip's frames, or skip where nothing renders."""
-    try:
-        result = carry_out(request)
-    except RendererMissingError as error:
-        pytest.skip(str(error))
+    # A process of its own: mujoco chooses its renderer when it is imported, and other tests have done that.
+    environment = {**os.environ, "MUJOCO_GL": "egl"}
+    done = subprocess.run(command(request), capture_output=True, text=True, env=environment, check=False)
+    if "no renderer for MuJoCo here" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
     strip = np.asarray(Image.open(request.out).convert("RGB")).astype(int)
     count = round((strip.shape[1] + 6) / (FRAME[0] + 6))
-    return result.caption, [strip[: FRAME[1], i * (FRAME[0] + 6) :][:, : FRAME[0]] for i in range(count)]
+    frames = [strip[: FRAME[1], i * (FRAME[0] + 6) :][:, : FRAME[0]] for i in range(count)]
+    return done.stdout.splitlines()[0], frames
 
 
 def middle(mask: np.ndarray) -> np.ndarray:
@@ -143,10 +154,8 @@ def test_what_is_not_there_is_named(request_of_boxes: TrialRequest, tmp_path: Pa
 
 
 def test_the_command_says_in_one_line_that_nothing_renders(request_of_boxes: TrialRequest) -> None:
-    asked = request_of_boxes
-    command = [sys.executable, "-m", "pipeline.cli", "trial", str(asked.where), "--scene", str(asked.scene)]
-    command += ["--view", "64", "--dataset", str(asked.dataset), "--cache", str(asked.cache), "--out", str(asked.out)]
     environment = {**os.environ, "MUJOCO_GL": "nonsense"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    asked = command(request_of_boxes)
+    done = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "no renderer for MuJoCo here" in done.stderr and "MUJOCO_GL=egl" in done.stderr
