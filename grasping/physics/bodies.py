@@ -29,8 +29,9 @@ THRESHOLD = 0.05
 SIMPLIFY = 0.0003  # metres that the surface may move before it is cut: scans carry 16,000 faces, most of them flat
 RESOLUTION, ITERATIONS, NODES = 1000, 60, 10  # of CoACD's search; its defaults (2000, 150, 20) take ten times as long
 HULL_TOLERANCE, HULL_VERTICES = 0.0002, 200  # a part keeps the corners it needs to lose no more than that (metres)
+HOLE_SHARE = 0.1  # of the surface: smaller holes are closed before the mesh is cut
 TIME_LIMIT = 600  # seconds: a mesh that takes longer is refused
-_VERSION = 2  # raise when the same mesh gives other parts
+_VERSION = 3  # raise when the same mesh gives other parts
 _FORMAT = 1
 PARTS = f"{_VERSION}-{THRESHOLD:g}"
 """How objects are cut by default, for fingerprints."""
@@ -144,11 +145,10 @@ def _weighing(unit: PhysicsBody, density: float) -> PhysicsBody:
 def _cut(mesh: Any, threshold: float) -> list[FloatArray]:
     import manifold3d
 
-    solid = manifold3d.Manifold(
-        manifold3d.Mesh(np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.uint32))
-    )
-    clean = not solid.is_empty()  # else CoACD makes a closed surface of its own, up to about 1.5 mm outside
-    vertices, faces = mesh.vertices, mesh.faces
+    vertices, faces = _without_small_holes(np.asarray(mesh.vertices), np.asarray(mesh.faces))
+    solid = manifold3d.Manifold(manifold3d.Mesh(vertices.astype(np.float32), faces.astype(np.uint32)))
+    # Otherwise CoACD makes a closed surface of its own, up to about 1.5 mm outside, and takes a minute or two.
+    clean = not solid.is_empty()
     if clean:
         simple = solid.simplify(SIMPLIFY).to_mesh()
         vertices, faces = simple.vert_properties[:, :3], simple.tri_verts
@@ -182,6 +182,36 @@ def _cut(mesh: Any, threshold: float) -> list[FloatArray]:
             raise PhysicsError(f"CoACD could not cut the mesh ({reason}); repair it")
         with np.load(target, allow_pickle=False) as made:
             return np.split(made["points"], np.cumsum(made["sizes"])[:-1])
+
+
+def _without_small_holes(vertices: FloatArray, faces: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Close holes by fans about their middles, unless that adds more than :data:`HOLE_SHARE` of surface.
+
+    A cup without thickness is one large hole: filled, it would be solid.
+    """
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    known = set(map(tuple, edges.tolist()))
+    following = {b: a for a, b in known if (b, a) not in known}  # along the hole, against its faces' direction
+    points, fans, area = list(vertices), [], 0.0
+    while following:
+        start, current = next(iter(following.items()))
+        loop = [start]
+        del following[start]
+        while current != start and current in following:
+            loop.append(current)
+            current = following.pop(current)
+        if current != start:
+            return vertices, faces  # holes that touch: left to CoACD
+        rim, middle = vertices[loop], vertices[loop].mean(axis=0)
+        after = np.roll(rim, -1, axis=0)
+        area += 0.5 * float(np.linalg.norm(np.cross(rim - middle, after - middle), axis=1).sum())
+        fans += [(a, b, len(points)) for a, b in zip(loop, np.roll(loop, -1), strict=True)]
+        points.append(middle)
+    corners = vertices[faces]
+    whole = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
+    if not fans or area > HOLE_SHARE * whole:
+        return vertices, faces
+    return np.array(points), np.concatenate([faces, np.array(fans, np.int64)])
 
 
 def _lean_hull(points: FloatArray) -> FloatArray | None:
