@@ -13,7 +13,7 @@ and no gravity here, and no limit of slip (:data:`SETTINGS`).
 
 What was tuned, on the mug alone (400 of its grasps, 2 repeats): the friction that FleX in effect has, the part of the
 finger that grips, force and speed of closing. FleX fails nearly every grasp across the mug's body whose middle lies
-more than 9 mm beside the fingers' middle, or whose widest chord lies less than 15 mm behind the tips, though with
+more than 9 mm beside the fingers' middle, or whose widest chord lies less than 5 mm behind the tips, though with
 µ = 1 slopes of a few degrees should hold: it behaves like a lower friction and pads smaller than the fingers.
 
 All 2,000 grasps each, 8 repeats (scripts/results/judge_physics_by_acronym.json): mug AUC 0.934, accuracy 0.871; table,
