@@ -1,9 +1,11 @@
 """GraspNet-1Billion's evaluation of one view: named constants and one function.
 
 The protocol of Fang et al. (GraspNet-1Billion, CVPR 2020) as graspnetAPI 1.2.11 computes it, grasp by grasp the same
-numbers, batched. Four things differ by intent and are stated here:
+numbers, batched. Five things differ by intent and are stated here:
 
 * Rows that are not finite are refused with a reason; the referee grades them silently.
+* A grasp that neither collides nor is empty, but whose closing axis is not of unit length, fails as ``not_unit_axis``;
+  the referee raises ``Illegal grasp axis`` there, and the scene is lost.
 * Equal confidences are ordered by the grasps' other columns (:func:`grasping.suppression.confidence_order`); the
   referee leaves their order to an unstable sort.
 * Every suppressed candidate is graded, unless ``kept_only`` is asked for; ``kept`` marks the cut (10 an object, and not
@@ -56,7 +58,11 @@ WORKSPACE_MARGIN = 0.05
 MINIMUM_INSIDE = 10
 """With fewer points between the fingers a grasp is empty."""
 
-REASONS = ("success", "collides", "empty", "no_contact", "no_closure")
+AXIS_TOLERANCE = 1e-5
+"""graspnetAPI raises on a grasp to be closed whose axis is off unit length by more (probed; object frame)."""
+
+NOT_UNIT_AXIS = "not_unit_axis"
+REASONS = ("success", "collides", "empty", "no_contact", "no_closure", NOT_UNIT_AXIS)
 """Outcomes; a grasp that is empty and collides counts as empty."""
 
 
@@ -163,11 +169,12 @@ def score_view(
     if kept_only:
         candidates, chosen, assigned, kept = candidates[kept], chosen[kept], assigned[kept], kept[kept]
     collided, empty = _collisions(candidates, assigned, boxes, T_camera_table)
-    friction, found = _close(candidates, assigned, objects, poses, ~(collided | empty))
+    friction, found, strange = _close(candidates, assigned, objects, poses, ~(collided | empty))
 
     reason = np.full(len(candidates), "no_contact", dtype=f"<U{max(map(len, REASONS))}")
     reason[found] = "no_closure"
     reason[np.isfinite(friction)] = "success"
+    reason[strange] = NOT_UNIT_AXIS
     reason[collided] = "collides"
     reason[empty] = "empty"
     return ViewScore(
@@ -181,6 +188,22 @@ def score_view(
         reason=reason,
         refused=refused,
     )
+
+
+def remarks(score: ViewScore, generated: int) -> list[str]:
+    """Say in a line each what was odd about a view's rows; nothing where nothing was.
+
+    Args:
+        score: of the view.
+        generated: number of its rows before any was refused.
+    """
+    lines = []
+    if score.refused:
+        lines.append(f"{len(score.refused)} of {generated} grasps refused: {score.refused[0][1]}")
+    strange = int(np.count_nonzero(score.kept & (score.reason == NOT_UNIT_AXIS)))
+    if strange:
+        lines.append(f"{strange} kept grasps fail because their closing axis is not of unit length")
+    return lines
 
 
 def _gradable(grasps: Grasps) -> tuple[NDArray[np.intp], list[tuple[int, str]]]:
@@ -314,12 +337,15 @@ def _close(
     objects: Sequence[ObjectGeometry],
     poses: NDArray[np.float32],
     clear: NDArray[np.bool_],
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Least friction and whether both fingers touch, each ``(S,)``, of the grasps that are clear."""
-    friction, found = np.full(len(grasps), np.inf), np.zeros(len(grasps), bool)
+) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of the grasps that are clear: least friction, whether both fingers touch, whether the axis is no unit vector.
+
+    Each ``(S,)``; the friction is +inf where the axis is none.
+    """
+    friction, found, strange = np.full(len(grasps), np.inf), np.zeros(len(grasps), bool), np.zeros(len(grasps), bool)
     rows = np.flatnonzero(clear)
     if len(rows) == 0:
-        return friction, found
+        return friction, found, strange
     rows = rows[np.argsort(assigned[rows], kind="stable")]
     used, first, which = np.unique(assigned[rows], return_index=True, return_inverse=True)
     centres, axes = _closing_lines(grasps[rows], poses[assigned[rows]], np.linalg.inv(poses[used])[which.reshape(-1)])
@@ -327,7 +353,10 @@ def _close(
     contacts = find_contacts_by_object(sdfs, np.diff([*first, len(rows)]).tolist(), centres, axes, grasps.width[rows])
     found[rows] = contacts.found
     friction[rows] = minimum_friction(required_angle(contacts))
-    return friction, found
+    with np.errstate(over="ignore", invalid="ignore"):  # an axis so long that it overflows is no unit vector either
+        strange[rows] = ~(np.abs(np.linalg.norm(axes, axis=1) - 1.0) <= AXIS_TOLERANCE)
+    friction[strange] = np.inf
+    return friction, found, strange
 
 
 def _distances_of(geometry: ObjectGeometry) -> SignedDistanceGrid:

@@ -33,12 +33,9 @@ AP_KEYS = ("ap", "ap_0.4", "ap_0.8")
 SCORED, EMPTY, MISSING, UNREADABLE, NO_RESULT = "scored", "empty", "missing", "unreadable", "no_result"
 VIEW_STATES = (SCORED, EMPTY, MISSING, UNREADABLE, NO_RESULT)
 
-# Two reasons beside the protocol's own.
-NO_DISTANCES, NOT_UNIT_AXIS = "no_distances", "not_unit_axis"
-REASONS = (*protocol.REASONS, NO_DISTANCES, NOT_UNIT_AXIS)
-
-AXIS_TOLERANCE = 1e-5
-"""graspnetAPI raises on a grasp to be closed whose axis has another length than 1 by more than this (probed)."""
+# A reason beside the protocol's own: there is nothing to close on.
+NO_DISTANCES = "no_distances"
+REASONS = (*protocol.REASONS, NO_DISTANCES)
 
 WIDTH_BINS: dict[str, tuple[float, float]] = {"S": (0.0, 0.04), "M": (0.04, 0.07), "L": (0.07, np.inf)}
 """Clipped openings in metres, lower edge included: the bins of Ma and Huang (CoRL 2022)."""
@@ -245,13 +242,9 @@ def _grade(
 ) -> None:
     with np.errstate(all="ignore"):  # numbers so large that they overflow fail like others
         score = protocol.score_view(grasps, truth.objects, *poses, kept_only=True)
-    score = amended(score, grasps, truth.prepared, poses[0])
+    score = amended(score, truth.prepared)
     result.refused.update(reason for _, reason in score.refused)
-    if score.refused:
-        result.problems.append(f"{len(score.refused)} of {len(grasps)} grasps refused: {score.refused[0][1]}")
-    strange = int(np.count_nonzero(score.reason == NOT_UNIT_AXIS))
-    if strange:
-        result.problems.append(f"{strange} kept grasps fail because their closing axis is not of unit length")
+    result.problems += protocol.remarks(score, len(grasps))
     result.state = SCORED if len(score) else EMPTY
     rows = np.zeros(len(score), ROW)
     rows["row"], rows["rank"] = score.index, np.arange(len(score))
@@ -265,27 +258,12 @@ def _grade(
     result.width_ap = np.array([_precision(rows["min_friction"][bins == k]) for k in range(len(WIDTH_BINS))])
 
 
-def amended(
-    score: ViewScore, grasps: Grasps, prepared: list[PreparedObject], T_camera_object: NDArray[np.float32]
-) -> ViewScore:
-    """Fail what the referee would not survive, and name what fails for want of distances.
-
-    A grasp that neither collides nor is empty is closed; there the referee raises ``Illegal grasp axis`` where the
-    closing axis is not of unit length, and the scene is lost. Here that grasp fails, in its place.
-    """
-    clear = ~(score.collided | score.empty)
-    closed = np.flatnonzero(clear)
-    if len(closed) == 0:
-        return score
-    friction, reason = score.min_friction.copy(), score.reason.astype(f"<U{max(map(len, REASONS))}")
-    rotations = T_camera_object[score.object_index[closed], :3, :3].astype(np.float64)
-    axes = np.einsum("nj,njk->nk", grasps.rotation[score.index[closed], :, 1], rotations)
-    with np.errstate(all="ignore"):
-        strange = closed[~(np.abs(np.linalg.norm(axes, axis=1) - 1.0) <= AXIS_TOLERANCE)]
-    friction[strange], reason[strange] = np.inf, NOT_UNIT_AXIS
-    without = clear & ~np.array([item.closable for item in prepared])[score.object_index]
-    friction[without], reason[without] = np.inf, NO_DISTANCES
-    return replace(score, min_friction=friction, reason=reason)
+def amended(score: ViewScore, prepared: list[PreparedObject]) -> ViewScore:
+    """Name what fails for want of distances: clear grasps on objects that nothing can be closed on."""
+    without = ~(score.collided | score.empty) & ~np.array([item.closable for item in prepared])[score.object_index]
+    reason = score.reason.astype(f"<U{max(map(len, REASONS))}")
+    reason[without] = NO_DISTANCES
+    return replace(score, reason=reason)
 
 
 def width_bin(width: FloatArray) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from grasping import reference
 from grasping.contacts import find_contacts
 from grasping.geometry import ObjectGeometry
 from grasping.grasps import Grasps
-from grasping.protocol import ViewScore, score_view
+from grasping.protocol import ViewScore, remarks, score_view
 
 Change = Callable[[np.ndarray], None]
 ROTATION, TRANSLATION = slice(4, 13), slice(13, 16)
@@ -137,6 +137,31 @@ def test_the_referee_dies_of_a_closing_axis_that_is_not_of_unit_length(scene, ro
         else:
             with pytest.raises(ValueError, match="Illegal grasp axis"):
                 reference.score_view_reference(Grasps.from_array(array), *view)
+
+
+@pytest.mark.parametrize(
+    ("factor", "fails"), [(1 + 0.99e-5, False), (1 + 1.01e-5, True), (1 - 0.99e-5, False), (1 - 1.01e-5, True)]
+)
+def test_a_closing_axis_that_is_not_of_unit_length_fails_where_it_would_be_closed(
+    scene, rows: np.ndarray, factor: float, fails: bool
+) -> None:
+    view = (scene.objects, scene.T_camera_object, scene.T_camera_table)
+    before = score_view(Grasps.from_array(rows), *view)
+    array = rows.copy()
+    array[:, [5, 8, 11]] *= factor
+    after = score_view(Grasps.from_array(array), *view)
+    np.testing.assert_array_equal(after.index, before.index)
+    clear = ~(before.collided | before.empty)
+    assert clear.sum() >= 10 and (~clear).any() and np.isfinite(before.min_friction).any()
+    np.testing.assert_array_equal(after.reason[~clear], before.reason[~clear])
+    if fails:
+        assert set(after.reason[clear]) == {"not_unit_axis"} and np.isinf(after.min_friction).all()
+        (said,) = remarks(after, len(rows))
+        assert said.startswith(f"{int((clear & after.kept).sum())} kept grasps fail")
+    else:
+        np.testing.assert_array_equal(after.reason, before.reason)
+        np.testing.assert_array_equal(after.min_friction, before.min_friction)
+        assert remarks(after, len(rows)) == []
 
 
 @pytest.mark.parametrize("centre", [np.nan, np.inf, -np.inf, 1e300, 1e39])
