@@ -189,15 +189,15 @@ class _Grasp:
 
 def _grasp(request: TrialRequest, source: _Source) -> _Grasp:
     from grasping import protocol
-    from grasping.geometry import load_object
     from grasping.grasps import Grasps
     from pipeline.datasets.graspnet import GraspNetDataset
     from pipeline.physics_score import hand_rotation, in_objects, prepare
+    from pipeline.truth import scored_object
 
     grasps = Grasps.load(view_file(unit_folder(source.dump, request.scene, source.camera), request.view, ".npy"))
     dataset = GraspNetDataset(source.dataset, source.camera)
     ids = dataset.object_ids(request.scene)
-    objects = [load_object(dataset.model_dir(object_id), object_id, source.cache) for object_id in ids]
+    objects = [scored_object(dataset, object_id, source.cache)[0] for object_id in ids]
     poses = dataset.object_poses(request.scene, request.view, ids)
     T_camera_table = np.linalg.inv(dataset.T_table_camera(request.scene, request.view))
     score = protocol.score_view(grasps, objects, poses, T_camera_table)

@@ -15,7 +15,6 @@ No torch and no open3d here, so that workers start fast; distances inside models
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grasping import protocol
-from grasping.geometry import ObjectGeometry, load_object
+from grasping.geometry import ObjectGeometry
 from grasping.grasps import GraspFileError, Grasps
+from grasping.prepared import prepare_object
+from grasping.protocol import ViewScore
 from pipeline import physics_score
 from pipeline.artifacts import FileHashes, atomic_write, derive_seed, fingerprint, read_stamp, why_stale
 from pipeline.config import Experiment, PhysicsSection
@@ -36,7 +37,7 @@ from pipeline.grasp_rows import COLUMNS, grasp_rows
 from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
 from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin, plugin_identity
 from pipeline.selection import SceneUnit
-from pipeline.truth import model_files
+from pipeline.truth import model_files, scored_object
 
 VERSION = 1
 GRASPS_FILE, VIEWS_FILE = "grasps.parquet", "views.parquet"
@@ -85,7 +86,7 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, worke
 
 
 def _prepare_models(jobs: list[Job], workers: int) -> None:
-    """Read every model once into the cache, making the signed distances that the dataset lacks.
+    """Read every model once into the cache, making the signed distances that the dataset lacks or has broken.
 
     Otherwise workers that meet the same object first would each do it. A model that cannot be used is not reported
     here: every unit that needs it fails, with the reason.
@@ -102,7 +103,7 @@ def _prepare_models(jobs: list[Job], workers: int) -> None:
 
 def _prepare_model(argument: tuple[Path, int, Path, float | None]) -> None:
     folder, object_id, cache, density = argument
-    load_object(folder, object_id, cache)
+    prepare_object(folder, object_id, cache)
     if density is not None:
         from grasping.physics import load_body
 
@@ -154,9 +155,14 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
     """Write the rows of one unit; a view whose dump cannot be read counts as one without grasps."""
     dataset = GraspNetDataset(job.root, job.unit.camera)
     ids = dataset.object_ids(job.unit.scene)
-    objects = [_object(dataset.model_dir(object_id), object_id, job.cache) for object_id in ids]
+    objects, problems = [], []
+    for object_id in ids:
+        geometry, odd = scored_object(dataset, object_id, job.cache)
+        objects.append(geometry)
+        problems += [{"view": None, "object": object_id, "reason": text} for text in odd]
     trials = physics_score.prepare(job.trials, dataset, job.unit.scene, job.cache) if job.trials else None
-    problems: list[dict[str, Any]] = trials.displaced() if trials is not None else []
+    if trials is not None:
+        problems += trials.displaced()
     tables, view_rows = [], []
     for view in job.unit.views:
         path = view_file(job.dump, view, ".npy")
@@ -168,21 +174,22 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
         except GraspFileError as error:
             grasps, reason = Grasps.empty(), str(error)
             problems.append({"view": view, "object": None, "reason": reason})
-        table, refused = _score_view(job, dataset, view, grasps, objects)
+        score = _score_view(job, dataset, view, grasps, objects)
+        table = grasp_rows(view, grasps, score, ids)
         suppressed = table.num_rows
         if trials is not None:
             table, untried = trials.try_kept(
                 table, grasps, dataset.object_poses(job.unit.scene, view, ids), _seed(job, view)
             )
             problems += [{"view": view, **problem} for problem in untried]
-        if refused:
-            problems.append({"view": view, "object": None, "reason": f"{len(refused)} grasps refused: {refused[0][1]}"})
+        remarks = protocol.remarks(score, len(grasps))
+        problems += [{"view": view, "object": None, "reason": text} for text in remarks]
         tables.append(table)
         view_rows.append(
             {
                 "view": view,
                 "generated": len(grasps),
-                "refused": len(refused),
+                "refused": len(score.refused),
                 "suppressed": suppressed,
                 "kept": int(np.count_nonzero(table["kept"].to_numpy())),
                 "objects": ",".join(map(str, ids)),
@@ -199,7 +206,7 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
 
 def _score_view(
     job: Job, dataset: GraspNetDataset, view: int, grasps: Grasps, objects: list[ObjectGeometry]
-) -> tuple[pa.Table, list[tuple[int, str]]]:
+) -> ViewScore:
     T_camera_object = dataset.object_poses(job.unit.scene, view)
     # The general inverse, as graspnetAPI takes it: a transposed rotation differs in the last bits.
     T_camera_table = np.linalg.inv(dataset.T_table_camera(job.unit.scene, view))
@@ -207,18 +214,12 @@ def _score_view(
         from grasping import reference
 
         # Every candidate, not the protocol's fifty alone: feasible grasps are counted over all of them.
-        score = reference.score_view_reference(grasps, objects, T_camera_object, T_camera_table, every_candidate=True)
-    elif job.scorer not in (ANALYTIC, PHYSICS):
-        score = plugin(job.scorer)(grasps, objects, T_camera_object, T_camera_table)
-    else:
-        score = protocol.score_view(grasps, objects, T_camera_object, T_camera_table)
-    return grasp_rows(view, grasps, score, [item.object_id for item in objects]), list(score.refused)
+        return reference.score_view_reference(grasps, objects, T_camera_object, T_camera_table, every_candidate=True)
+    if job.scorer not in (ANALYTIC, PHYSICS):
+        return plugin(job.scorer)(grasps, objects, T_camera_object, T_camera_table)
+    with np.errstate(all="ignore"):  # numbers so large that they overflow fail like others
+        return protocol.score_view(grasps, objects, T_camera_object, T_camera_table)
 
 
 def _seed(job: Job, view: int) -> int:
     return derive_seed(job.seed, job.unit.scene, job.unit.camera, view, "physics")
-
-
-@lru_cache(maxsize=128)
-def _object(folder: Path, object_id: int, cache: Path) -> ObjectGeometry:
-    return load_object(folder, object_id, cache)

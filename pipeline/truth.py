@@ -1,14 +1,17 @@
-"""True surfaces of a dataset's models, sampled once and kept in the cache."""
+"""True geometry of a dataset's models through the cache: surfaces sampled once, and objects to score grasps on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grasping.geometry import GeometryError, ObjectGeometry
+from grasping.prepared import prepare_object
 from grasping.transforms import transform_points
 from pipeline.artifacts import FileHashes, atomic_write
 from pipeline.datasets.graspnet import GraspNetDataset
@@ -21,6 +24,31 @@ def model_files(dataset: GraspNetDataset, object_id: int) -> list[Path]:
     """List the files that define an object's true geometry; the signed distances may be absent."""
     folder = dataset.model_dir(object_id)
     return [folder / "nontextured.ply", folder / "textured.sdf"]
+
+
+def scored_object(dataset: GraspNetDataset, object_id: int, cache: Path) -> tuple[ObjectGeometry, tuple[str, ...]]:
+    """Return an object's geometry and what is odd about its files, by the rules of :mod:`grasping.prepared`.
+
+    Distances that cannot be read are made anew from the mesh. Other than in ``score-dump``, a scene with a model that
+    is missing, or that nothing can be closed on, is refused: arms are compared on whole scenes only.
+
+    Raises:
+        GeometryError: if the model cannot be used.
+    """
+    files = [path.stat() if path.is_file() else None for path in model_files(dataset, object_id)]
+    state = tuple((file.st_size, file.st_mtime_ns) if file else None for file in files)
+    return _scored_object(dataset.model_dir(object_id), object_id, cache, state)
+
+
+@lru_cache(maxsize=128)
+def _scored_object(
+    folder: Path, object_id: int, cache: Path, state: tuple[tuple[int, int] | None, ...]
+) -> tuple[ObjectGeometry, tuple[str, ...]]:
+    """Cached while the files keep size and time (``state``)."""
+    prepared = prepare_object(folder, object_id, cache)
+    if not (prepared.usable and prepared.closable):
+        raise GeometryError("; ".join(prepared.problems))
+    return prepared.open(), prepared.problems
 
 
 @dataclass(frozen=True)

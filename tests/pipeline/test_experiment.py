@@ -227,8 +227,14 @@ def test_a_missing_model_fails_its_scene_as_a_whole_and_counts_as_zero(finished,
     dataset = {"dataset.root": str(damaged)}
     carry_out(path, tmp_path / "run", arms=["partial", "oracle"], **dataset)
     ids = (damaged / "scenes" / "scene_0100" / "object_id_list.txt").read_text().split()
-    (damaged / "models" / f"{int(ids[0]):03d}" / "textured.sdf").write_text("3 3\n")
-    (damaged / "models" / f"{int(ids[0]):03d}" / "nontextured.ply").unlink()
+    model = damaged / "models" / f"{int(ids[0]):03d}"
+    (model / "textured.sdf").write_text("3 3\n")
+    mended = carry_out(path, tmp_path / "run", arms=["partial", "oracle"], **dataset)
+    assert {(p["stage"], p["object"]) for p in mended.problems} == {("score", int(ids[0]))}
+    assert all(str(model / "textured.sdf") in p["reason"] for p in mended.problems)  # made anew, as score-dump does
+    views = pd.read_parquet(mended.folder.tables / "views.parquet").query("object == -1")
+    assert (views.groupby("scene")["feasible"].sum() > 0).all()
+    (model / "nontextured.ply").unlink()
     result = carry_out(path, tmp_path / "run", arms=["partial", "oracle"], **dataset)
     shared = {int(i) for i in ids} & set(
         map(int, (damaged / "scenes" / "scene_0160" / "object_id_list.txt").read_text().split())
