@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -94,8 +95,8 @@ def score_dump(
         workers=workers or default_workers(),
     )
     for path in (rows, result):
-        if path is not None and path.is_dir():
-            raise ValueError(f"{path}: a folder; give the name of a file")
+        if path is not None:
+            check_writable(path)  # before an hour's scoring, not after it
     theirs = None if against is None else read_result(against)
     try:
         scored = carry_out(
@@ -123,6 +124,23 @@ def score_dump(
                 print(f"{name:10} {path}")
     if not scored.complete:
         raise typer.Exit(1)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before any work whether a file can be written, making the folders above it.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        why = error.strerror or error
+        raise ValueError(f"{path}: cannot be written ({why}); choose another place") from None
 
 
 def _default_cache() -> Path:

@@ -177,21 +177,40 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise ResultError(f"{path}: not a readable result ({error}); give what score-dump --result wrote") from None
+        why = getattr(error, "strerror", None) or error
+        raise ResultError(f"{path}: not a readable result ({why}); give what score-dump --result wrote") from None
     good = isinstance(result, dict) and result.get("format_version") == FORMAT_VERSION
     if not good or not isinstance(result.get("fingerprint"), dict) or not isinstance(result.get("by_scene"), dict):
-        raise ResultError(f"{path}: no result of format_version {FORMAT_VERSION}; score that dump again")
+        raise ResultError(
+            f"{path}: no result of score-dump with format_version {FORMAT_VERSION}; give what --result wrote, or score "
+            "that dump again"
+        )
     return result
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Say in which keys two fingerprints differ, each ``key: theirs -> ours``; what is not known yet is left out."""
-    a, b = _flat(ours), _flat(theirs)
-    return [
-        f"{key}: {_said(b, key)} -> {_said(a, key)}"
-        for key in sorted(set(a) | set(b))
-        if _said(a, key) != _said(b, key) and not (key == "poses" and None in (a.get(key), b.get(key)))
-    ]
+    """Say in which keys two fingerprints differ, each ``key: theirs -> ours``; what is not known yet is left out.
+
+    The choice of views comes first, and where that differs nothing is said of what follows from it: other poses, and
+    models that only one of the two met.
+    """
+    out = []
+    if ours.get("views") != theirs.get("views"):
+        out.append(f"views: {_views(theirs)} -> {_views(ours)}")
+    a, b = ({key: value for key, value in _flat(one).items() if not key.startswith("views.")} for one in (ours, theirs))
+    for key in sorted(set(a) | set(b), key=lambda key: (key == "poses" or key.startswith("models."), key)):
+        follows = key == "poses" or (key.startswith("models.") and (key not in a or key not in b))
+        unknown = key == "poses" and None in (a.get(key), b.get(key))
+        if _said(a, key) != _said(b, key) and not unknown and not (out and out[0].startswith("views") and follows):
+            out.append(f"{key}: {_said(b, key)} -> {_said(a, key)}")
+    return out
+
+
+def _views(fingerprint: Mapping[str, Any]) -> str:
+    views = fingerprint.get("views")
+    if not isinstance(views, dict):
+        return "absent"
+    return " and ".join(f"{numbers} of scenes {scenes}" for scenes, numbers in views.items())
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -225,6 +244,11 @@ def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
         "standard_error": float(np.std(change, ddof=1) / len(change) ** 0.5) if len(change) > 1 else None,
     }
     return out
+
+
+def counted(count: int, noun: str) -> str:
+    """Say a number of things: ``1 view``, ``2 views``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import atomic_write
-from pipeline.dump_result import split_of
+from pipeline.dump_result import counted, split_of
 from pipeline.dump_scene import (
     AP_KEYS,
     EMPTY,
@@ -58,11 +58,11 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
     states = result["view_states"]
     zero = [f"{states[name]} {name}" for name in (MISSING, EMPTY, UNREADABLE, NO_RESULT) if states[name]]
     if zero:
-        yield f"zeros      {', '.join(zero)}, of {result['views']} views: all count as zero"
+        yield f"zeros      {', '.join(zero)}, of {counted(result['views'], 'view')}: all count as zero"
     yield from _protocol(result["fingerprint"])
     yield f"           fingerprint {result['fingerprint_short']}; whole in the JSON"
     seconds = result["seconds"]
-    yield f"time       {seconds['whole']:.1f} s, {seconds['workers']} workers"
+    yield f"time       {seconds['whole']:.1f} s, {counted(seconds['workers'], 'worker')}"
     if not result["complete"]:
         yield "INCOMPLETE a model or a view of the truth is missing: this is no AP to cite (see problems)"
     yield from _problems(result["problems"])
@@ -134,8 +134,9 @@ def _against(difference: Mapping[str, Any]) -> Iterator[str]:
             f"paired mean {scenes['mean']:+.2f}{error}"
         )
     if difference["fingerprints_differ"]:
-        keys = "; ".join(difference["fingerprints_differ"])
-        yield f"FORCED     the protocols differ, so this compares nothing: {keys}"
+        yield "FORCED     the protocols differ, so this compares nothing (theirs -> ours):"
+        for text in difference["fingerprints_differ"]:
+            yield from _wrapped(text)
 
 
 def write_rows(path: Path, scores: Sequence[SceneScore], camera: str) -> None:

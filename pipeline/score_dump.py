@@ -53,7 +53,7 @@ from grasping.prepared import PreparedObject, prepare_object
 from pipeline import dump_result
 from pipeline.artifacts import fingerprint as short_hash
 from pipeline.datasets.graspnet import SPLITS, VIEWS_PER_SCENE, DatasetError, GraspNetDataset
-from pipeline.dump_result import FORMAT_VERSION, ResultError, differing, lost, ranges
+from pipeline.dump_result import FORMAT_VERSION, ResultError, counted, differing, lost, ranges
 from pipeline.dump_scene import NO_RESULT, SceneJob, SceneScore, score_scene
 from pipeline.engine import run_units
 
@@ -151,7 +151,8 @@ def score_dump(
         problems += [_problem(text, object_id=item.object_id) for text in item.problems]
     for scene, gone in absent.items():
         if gone:
-            problems.append(_problem(f"{len(gone)} of {len(views[scene])} views missing: {ranges(gone)}", scene=scene))
+            text = f"{len(gone)} of {counted(len(views[scene]), 'view')} not in the dump: {ranges(gone)}"
+            problems.append(_problem(text, scene=scene))
     problems += [_problem(text, scene=score.scene, view=view) for score in scores for view, text in score.problems]
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -225,7 +226,11 @@ def choose(request: Request, dataset: GraspNetDataset) -> tuple[dict[int, tuple[
         if foreign:
             problems.append(_problem(f"the dataset does not hold scenes {ranges(foreign)} of the dump: not scored"))
     if not scenes:
-        raise DumpError(f"{dataset.root}: holds no scene of split {request.split!r} among those asked for")
+        asked = " among those asked for" if request.scenes is not None else ""
+        raise DumpError(
+            f"{dataset.root}: holds no scene of split {request.split!r}{asked}; it holds {ranges(present)} for "
+            f"{request.camera!r}"
+        )
     beyond = sorted(view for view in set(request.views or ()) if not 0 <= view < VIEWS_PER_SCENE)
     if beyond:
         raise DumpError(f"a scene has views 0 to {VIEWS_PER_SCENE - 1}, not {beyond[0]}; choose other --views")
@@ -255,9 +260,11 @@ def announce(
 ) -> list[str]:
     """Say what is going to be scored, and loudly what of it is not there."""
     count, gone = sum(map(len, views.values())), sum(map(len, absent.values()))
-    lines = [f"scoring    {len(views)} scenes ({ranges(list(views))}), {count} views, {request.camera}"]
+    lines = [
+        f"scoring    {counted(len(views), 'scene')} ({ranges(list(views))}), {counted(count, 'view')}, {request.camera}"
+    ]
     if gone:
-        lines.append(f"MISSING    {gone} of {count} views are missing from the dump; each counts as zero")
+        lines.append(f"MISSING    {gone} of {counted(count, 'view')} not in the dump; each counts as zero")
         there = {scene: sorted(set(views[scene]) - set(absent[scene])) for scene in views}
         whole = [scene for scene, numbers in there.items() if numbers]
         shared = sorted(set.intersection(*(set(there[scene]) for scene in whole))) if whole else []
@@ -266,6 +273,8 @@ def announce(
             if any(len(shared) < len(views[scene]) for scene in whole):
                 options += f" --views {ranges(shared)}"
             lines.append(f"           to score what all its scenes have: {options.strip()}")
+        elif not whole:
+            lines.append("           that is all of them: this scores nothing; choose other --scenes or --views")
     if request.split in (*SPLITS, "test") and request.scenes is None:
         members = [name for name in SPLITS if name == request.split or (request.split == "test" and name != "train")]
         official = sum(len(SPLITS[name]) for name in members)

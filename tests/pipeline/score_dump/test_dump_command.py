@@ -63,6 +63,8 @@ def test_command_status_1_where_a_view_got_no_result(own_dataset: Request) -> No
         ("--dataset", "nowhere"),
         ("--against", "nothing.json"),
         ("--camera", "webcam"),
+        ("--rows", "."),
+        ("--result", "/dev/null/below/r.json"),
     ],
 )
 def test_command_status_2_and_one_line_for_bad_arguments(

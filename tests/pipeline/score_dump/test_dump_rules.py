@@ -50,7 +50,7 @@ def test_every_sort_of_broken_view_file_counts_as_zero_and_is_told(own: Request,
     assert result["view_states"] == {"scored": 1, "empty": 1, "missing": 1, "unreadable": 1, "no_result": 0}
     assert result["ap"] == pytest.approx(whole[160, 128] / 4) and result["complete"]
     told = [problem["reason"] for problem in result["problems"]]
-    assert len(told) == 2 and "1 of 2 views missing: 0" in told and any("0128.npy" in text for text in told)
+    assert len(told) == 2 and "1 of 2 views not in the dump: 0" in told and any("0128.npy" in text for text in told)
 
 
 def test_a_missing_scene_counts_only_where_a_split_or_the_scene_is_asked_for(own: Request, scored: Scored) -> None:
@@ -62,7 +62,7 @@ def test_a_missing_scene_counts_only_where_a_split_or_the_scene_is_asked_for(own
     heard.clear()
     result = score_dump(replace(own, split="test"), say=heard.append).result
     assert result["ap"] == pytest.approx(seen / 2) and result["view_states"]["missing"] == 2
-    assert "2 of 4 views are missing" in heard[1] and "--scenes 100" in heard[2]
+    assert "2 of 4 views not in the dump" in heard[1] and "--scenes 100" in heard[2]
     assert "holds 2 of the 90 scenes of test" in heard[3]
     assert quietly(replace(own, scenes=(100, 160))).result["ap"] == pytest.approx(seen / 2)
 
