@@ -91,6 +91,9 @@ def check_scene(
     views = options.views or sorted(int(path.stem) for path in folder.glob("[0-9]" * 4 + ".npy"))
     if not views:
         raise InputError(f"{folder}: holds no VVVV.npy")
+    absent = [view for view in views if not (folder / f"{view:04d}.npy").exists()]
+    if absent:
+        raise InputError(f"{folder}: no {absent[0]:04d}.npy in it; choose --views that the dump holds")
     ids = dataset.object_ids(scene)
     objects = [load_object(dataset.model_dir(k), k, options.cache) for k in ids]
     root = reference_scene.stage_root(dataset.root, options.cache, ids)
@@ -180,7 +183,7 @@ class Totals:
         both = [one for one in self.results if not one.failure]
         candidates, kept = (sum(value) for value in zip(*map(_sizes, self.results), strict=True))
         print(f"\n{candidates} candidates, {kept} kept in {len(self.results)} views; outcomes of the kept:")
-        print("  " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
+        print("  " + (", ".join(f"{name} {n}" for name, n in sorted(counts.items())) or "none"))
         chance = sum(len(one.chance) for one in self.results)
         ties, failed = sum(one.tied > 0 for one in self.results), len(self.results) - len(both)
         print(
@@ -247,7 +250,10 @@ def _numbers(text: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        numbers.extend(range(int(first), int(last or first) + 1))
+        try:
+            numbers.extend(range(int(first), int(last or first) + 1))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,5,7-9") from None
     return sorted(set(numbers))
 
 
