@@ -116,9 +116,9 @@ def random_scene(rng: np.random.Generator, sizes: list[int]) -> list[np.ndarray]
 def naive_in_boxes(clouds, table, low, high, grasps, group, inside):  # type: ignore[no-untyped-def]
     world = np.concatenate([*clouds, table])
     collided, empty = np.zeros(len(grasps), bool), np.zeros(len(grasps), bool)
-    for n in range(len(grasps)):
-        near = world[((world > low[group[n]]) & (world < high[group[n]])).all(axis=1)]
-        collided[n : n + 1], empty[n : n + 1] = naive_collide(near, grasps[n : n + 1], inside)
+    for k in np.unique(group):
+        near, of_group = world[((world > low[k]) & (world < high[k])).all(axis=1)], group == k
+        collided[of_group], empty[of_group] = naive_collide(near, grasps[of_group], inside)
     return collided, empty
 
 
@@ -147,15 +147,15 @@ def test_models_and_table_in_boxes_against_the_definition(seed: int, sizes: list
 def test_the_table_is_met() -> None:
     """Fingers reaching below the table's top hit its points, in some poses and not in others."""
     rng = np.random.default_rng(5)
-    grasps = random_grasps(400, rng, 0.2)
+    grasps = random_grasps(150, rng, 0.2)
     grasps = replace(grasps, translation=grasps.translation * [1, 1, 0.15])
     x, z = np.linspace(0, 1.0, 125) - 0.5, np.linspace(0, 0.05, 6) - 0.05
-    everything, group = np.full((1, 3), 0.4), np.zeros(400, np.int64)
+    everything, group = np.full((1, 3), 0.4), np.zeros(150, np.int64)
     none = PointBoxes.of_clouds([np.zeros((0, 3))])
     collided, empty = collide_in_boxes(none, Lattice(np.eye(4), x, x, z), -everything, everything, grasps, group, 10)
     naive = naive_in_boxes([], table_points(np.eye(4)), -everything, everything, grasps, group, 10)
     assert np.array_equal(collided, naive[0]) and np.array_equal(empty, naive[1])
-    assert 100 < collided.sum() < 390 and 50 < empty.sum() < 390
+    assert 40 < collided.sum() < 145 and 20 < empty.sum() < 145
 
 
 def test_groups_see_their_own_box() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import shlex
 import shutil
@@ -239,7 +240,12 @@ def test_nothing_to_compare(
     dump = write(tmp_path / "dump", {0: np.zeros((0, 17))})
     assert run(script, dataset, dump, cache) == 2
     assert "none of these views" in capsys.readouterr().err
+    assert run(script, dataset, dump, cache, "--views", "0,7") == 2
+    assert "no 0007.npy in it" in capsys.readouterr().err
 
 
 def test_numbers_are_read_as_ranges(script: ModuleType) -> None:
     assert script._numbers("0,5,7-9") == [0, 5, 7, 8, 9]
+    for wrong in ("abc", "", "-1", "1-x"):
+        with pytest.raises(argparse.ArgumentTypeError, match="not a list of numbers"):
+            script._numbers(wrong)

@@ -75,6 +75,9 @@ def test_views_that_a_dump_lacks_come_with_the_options_that_score_the_rest(own: 
     assert result["view_states"]["missing"] == 2 and heard[2].strip().endswith(": --views 128")
     part = quietly(replace(own, views=(128,))).result
     assert part["view_states"]["missing"] == 0 and part["ap"] == pytest.approx(2 * result["ap"])
+    heard.clear()
+    assert score_dump(replace(own, views=(5, 6)), say=heard.append).result["ap"] == 0
+    assert "4 of 4 views not in the dump" in heard[1] and "all of them: this scores nothing" in heard[2]
 
 
 def test_scenes_that_the_dataset_lacks_are_told(own: Request, scored: Scored) -> None:
