@@ -44,7 +44,7 @@ LEAST_SPAN = 0.25
 LEAST_PADDING = 3.0
 """Cells of the grid around the surface that the contact search looks at (√2/2 + √3, rounded up)."""
 
-_CHECK_VERSION = 1  # raise when distance_faults says something else
+_CHECK_VERSION = 2  # raise when distance_faults says something else
 
 # Far from everything: no finger touches it.
 _NOWHERE = SignedDistanceGrid(np.ones((2, 2, 2)), np.zeros(3), 1e-3)
@@ -62,6 +62,7 @@ class PreparedObject:
         origin: of the grid, metres, object frame.
         resolution: of the grid, metres.
         problems: one line each, naming the file.
+        notes: alike, of what is no fault: the referee's answers there hang on chance.
     """
 
     object_id: int
@@ -71,6 +72,7 @@ class PreparedObject:
     origin: tuple[float, ...] = (0.0, 0.0, 0.0)
     resolution: float = 0.0
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -129,8 +131,9 @@ def prepare_object(model_dir: Path, object_id: int, cache: Path) -> PreparedObje
             )
             grid = prepared.open().sdf
             assert grid is not None
-            faults = _faults(grid, mesh_path, Path(cache) / "parsed" / f"{content}-faults-{_CHECK_VERSION}.json")
-            return replace(prepared, problems=tuple(f"{sdf_path}: {text}" for text in faults))
+            said = _compared(grid, mesh_path, Path(cache) / "parsed" / f"{content}-faults-{_CHECK_VERSION}.json")
+            faults, notes = (tuple(f"{sdf_path}: {text}" for text in texts) for texts in said)
+            return replace(prepared, problems=faults, notes=notes)
     try:
         values_file, origin, resolution = parsed_sdf_file(make_sdf_file(mesh_path, cache), cache)
     except GeometryError as error:
@@ -147,23 +150,25 @@ def prepare_object(model_dir: Path, object_id: int, cache: Path) -> PreparedObje
     )
 
 
-def _faults(grid: SignedDistanceGrid, mesh_path: Path, known: Path) -> list[str]:
-    """Compare a dataset's distances with its mesh once; what was found is kept under both files' content."""
+def _compared(grid: SignedDistanceGrid, mesh_path: Path, known: Path) -> list[list[str]]:
+    """Compare a dataset's distances with its mesh once: faults and notes, kept under both files' content."""
     try:
-        faults = json.loads(known.read_text())
-        if isinstance(faults, list) and all(isinstance(text, str) for text in faults):
-            return faults
-    except (OSError, ValueError):
+        said = json.loads(known.read_text())
+        if isinstance(said, list) and len(said) == 2 and all(isinstance(text, str) for part in said for text in part):
+            return said
+    except (OSError, ValueError, TypeError):
         pass
     vertices, faces = read_mesh(mesh_path)
-    faults = distance_faults(grid, vertices[np.unique(faces)] if len(faces) else vertices)
+    if len(faces):
+        vertices = vertices[np.unique(faces)]
+    said = [distance_faults(grid, vertices), padding_notes(grid, vertices)]
     temporary = known.with_name(f".{known.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(faults))
+        temporary.write_text(json.dumps(said))
         temporary.replace(known)
     finally:
         temporary.unlink(missing_ok=True)
-    return faults
+    return said
 
 
 def distance_faults(grid: SignedDistanceGrid, vertices: FloatArray) -> list[str]:
@@ -198,15 +203,29 @@ def distance_faults(grid: SignedDistanceGrid, vertices: FloatArray) -> list[str]
                 f"does not match its mesh: at the vertices, where it should be 0, it is {median:.1f} cells (median), "
                 f"and more than {FAR:g} cells at {100 * far:.0f} % of them; used as it is, as the referee does"
             )
-        padding = float(np.minimum(cells, last - cells)[~outside].min())
-        if padding < LEAST_PADDING:
-            faults.append(
-                f"the surface comes within {max(padding, 0):.1f} cells of the grid's border ({size}), where contacts "
-                f"need {LEAST_PADDING:g}; used as it is, as the referee does, whose answers there hang on chance"
-            )
     if grid.values.min() >= 0:
         faults.append("holds no negative distance, so the object has no inside; used as it is, as the referee does")
     return faults
+
+
+def padding_notes(grid: SignedDistanceGrid, vertices: FloatArray) -> list[str]:
+    """Say where a mesh comes so near its grid's border that the referee's answers hang on its random sample.
+
+    Args:
+        grid: the distances.
+        vertices: ``(V, 3)`` of the mesh, metres, object frame.
+    """
+    cells = (vertices - grid.origin) / grid.resolution
+    last = np.array(grid.values.shape) - 1
+    inside = np.all((cells >= 0) & (cells <= last), axis=1)
+    padding = float(np.minimum(cells, last - cells)[inside].min()) if inside.any() else 0.0
+    if padding >= LEAST_PADDING:
+        return []
+    size = "×".join(map(str, grid.values.shape))
+    return [
+        f"the surface comes within {max(padding, 0):.1f} cells of the grid's border ({size}), where contacts "
+        f"need {LEAST_PADDING:g}; used as it is, as the referee does, whose answers there hang on chance"
+    ]
 
 
 def _interpolate(values: FloatArray, cells: FloatArray) -> FloatArray:

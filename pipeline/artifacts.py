@@ -22,6 +22,13 @@ import filelock
 FORMAT_VERSION = 1
 
 
+def default_cache() -> Path:
+    """Return the folder for files derived from models: ``GRASP_UTILITY_CACHE``, or one in the user's cache folder."""
+    if os.environ.get("GRASP_UTILITY_CACHE"):
+        return Path(os.environ["GRASP_UTILITY_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grasp-utility"
+
+
 class ArtifactError(ValueError):
     """A run folder or a file in it that cannot be used; the message names it and the remedy."""
 

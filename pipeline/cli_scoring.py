@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import tempfile
@@ -76,7 +75,7 @@ def score_dump(
 ) -> None:
     """Score anybody's grasps (official dump layout): AP, AP0.4, AP0.8 in percent, with the protocol beside them."""
     from pipeline import dump_text
-    from pipeline.artifacts import atomic_write
+    from pipeline.artifacts import atomic_write, default_cache
     from pipeline.dump_result import read_result
     from pipeline.engine import default_workers
     from pipeline.score_dump import Request
@@ -86,7 +85,7 @@ def score_dump(
         dump=dump.resolve(),
         dataset=dataset.resolve(),
         camera=camera,
-        cache=(cache or _default_cache()).resolve(),
+        cache=(cache or default_cache()).resolve(),
         split=split,
         scenes=number_list(scenes),
         views=number_list(views),
@@ -141,13 +140,6 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         why = error.strerror or error
         raise ValueError(f"{path}: cannot be written ({why}); choose another place") from None
-
-
-def _default_cache() -> Path:
-    """The folder that experiments use: GRASP_UTILITY_CACHE, or the user's cache folder."""
-    if os.environ.get("GRASP_UTILITY_CACHE"):
-        return Path(os.environ["GRASP_UTILITY_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grasp-utility"
 
 
 def number_list(text: str | None) -> tuple[int, ...] | None:

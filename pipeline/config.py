@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from grasping.utility import METRICS
+from pipeline.artifacts import default_cache
 from pipeline.scorers import PHYSICS, check_name
 
 FORMAT_VERSION = 1
@@ -254,11 +255,7 @@ class Experiment(_Model):
         return tuple(pairs)
 
     def cache_folder(self) -> Path:
-        if self.cache is not None:
-            return self.cache
-        if os.environ.get("GRASP_UTILITY_CACHE"):
-            return Path(os.environ["GRASP_UTILITY_CACHE"])
-        return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grasp-utility"
+        return default_cache() if self.cache is None else self.cache
 
 
 def _arm_from_name(name: str) -> dict[str, Any]:

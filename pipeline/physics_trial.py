@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from grasping.transforms import pose
-from pipeline.artifacts import ArtifactError, atomic_write
-from pipeline.config import ConfigError, Experiment, PhysicsSection, load_experiment
+from pipeline.artifacts import ArtifactError, atomic_write, default_cache
+from pipeline.config import ConfigError, PhysicsSection, load_experiment
 from pipeline.physics_pictures import Recording, load_mujoco, trial_pictures
 from pipeline.run_folder import RunFolder, unit_folder, view_file
 
@@ -128,7 +128,7 @@ def _source(request: TrialRequest) -> _Source:
     if not written.is_file():
         if request.dataset is None:
             raise ConfigError(f"{request.where}: no experiment file and no run; for a dump give its --dataset too")
-        cache = request.cache or _default_cache()
+        cache = request.cache or default_cache()
         section = _section(PhysicsSection(), request)  # type: ignore[call-arg]
         return _Source(request.where, request.dataset, request.camera or "realsense", cache, section)
     experiment = load_experiment(written)
@@ -149,13 +149,6 @@ def _run(where: Path) -> tuple[Path, Path]:
         return where, where / "experiment.json"
     inside = where.name == "experiment.json"
     return where.parent if inside else Path("runs") / load_experiment(where).name, where
-
-
-def _default_cache() -> Path:
-    """Return the cache that an experiment without ``cache:`` uses."""
-    return Experiment.model_validate(
-        {"format_version": 1, "name": "trial", "dataset": {"root": "."}, "arms": ["partial"]}
-    ).cache_folder()
 
 
 def _section(section: PhysicsSection, request: TrialRequest) -> PhysicsSection:

@@ -148,7 +148,7 @@ def score_dump(
     poses = [text for score in scores for text in score.poses]
     fingerprint = dump_result.fingerprint(request.camera, views, objects.values(), poses)
     for item in objects.values():
-        problems += [_problem(text, object_id=item.object_id) for text in item.problems]
+        problems += [_problem(text, object_id=item.object_id) for text in (*item.problems, *item.notes)]
     for scene, gone in absent.items():
         if gone:
             text = f"{len(gone)} of {counted(len(views[scene]), 'view')} not in the dump: {ranges(gone)}"

@@ -29,7 +29,8 @@ def model_files(dataset: GraspNetDataset, object_id: int) -> list[Path]:
 def scored_object(dataset: GraspNetDataset, object_id: int, cache: Path) -> tuple[ObjectGeometry, tuple[str, ...]]:
     """Return an object's geometry and what is odd about its files, by the rules of :mod:`grasping.prepared`.
 
-    Distances that cannot be read are made anew from the mesh. Other than in ``score-dump``, a scene with a model that
+    Distances that cannot be read are made anew from the mesh; how near a surface comes to its grid's border is left to
+    ``score-dump`` to say. Other than in ``score-dump``, a scene with a model that
     is missing, or that nothing can be closed on, is refused: arms are compared on whole scenes only.
 
     Raises:

@@ -17,7 +17,6 @@ verdict hangs on the referee's random sample of the surface.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from grasping.geometry import GeometryError, load_object
 from grasping.grasps import GraspFileError, Grasps
 from grasping.protocol import fingerprint
 from grasping.referee_check import Comparison, Difference, compare_view
+from pipeline.artifacts import default_cache
 from pipeline.datasets.graspnet import CAMERAS, DatasetError, GraspNetDataset
 
 EQUAL, DIFFERENT, BAD_INPUT = 0, 1, 2
@@ -259,8 +259,7 @@ def _numbers(text: str) -> list[int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "grasp-utility"
-    cache = Path(os.environ.get("GRASP_UTILITY_CACHE") or home)
+    cache = default_cache()
     parser.add_argument("--dataset", type=Path, required=True, help="folder with scenes/ and models/")
     parser.add_argument("--dump", type=Path, required=True, help="folder with scene_SSSS/<camera>/VVVV.npy")
     parser.add_argument("--camera", choices=CAMERAS, default="realsense")

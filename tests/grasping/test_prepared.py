@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from grasping.geometry import GeometryError, load_object
-from grasping.prepared import distance_faults, prepare_object
+from grasping.prepared import distance_faults, padding_notes, prepare_object
 from grasping.protocol import score_view
 from grasping.signed_distance import SignedDistanceGrid, make_signed_distance_grid
 
@@ -173,7 +173,7 @@ def test_other_faults_are_named(meshes: dict[str, trimesh.Trimesh], change: dict
 
 @pytest.mark.parametrize(("padding", "told"), [(0, True), (2, True), (3, False), (5, False)])
 def test_a_grid_without_padding_is_told(meshes: dict[str, trimesh.Trimesh], padding: int, told: bool) -> None:
-    faults = distance_faults(grid_of(meshes["ball"], padding), meshes["ball"].vertices)
+    faults = padding_notes(grid_of(meshes["ball"], padding), meshes["ball"].vertices)
     assert any("border" in fault for fault in faults) == told and len(faults) == told
 
 
