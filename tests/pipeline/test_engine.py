@@ -77,11 +77,13 @@ def test_children_run_single_threaded_and_the_parent_keeps_its_setting(jobs, mon
 
 
 PARENT = """
+import signal
 import sys
 from engine_jobs import sleep
 from pipeline.engine import run_units
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores Ctrl-C for what it runs in background
     folder, seconds = sys.argv[1], float(sys.argv[2])
     run_units(sleep, [(f"unit {i}", (f"{folder}/{i}", seconds)) for i in range(9)], workers=2, title="test")
 """
