@@ -51,7 +51,7 @@ class _Referee:
     sdf: Any
     mesh: Any
     graspable: Any
-    grasp_type: Any
+    grasp_type: Any  # for tests, which close single lines with it
 
 
 @functools.cache

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from grasping.physics.hand import BASE_DOFS, FINGER_DOFS, World, shape_hand
+from grasping.physics.hand import BASE_DOFS, FINGER_DOFS, FIRST_OBJECT_DOF, World, shape_hand
 from grasping.physics.outcomes import Recorder, Trial, TrialSettings
 
 FloatArray = NDArray[np.float64]
 
 BEYOND = 1e-6  # metres: a width of the opening itself that was once written in float32 is not beyond it
 CALM_SPEED = 0.005  # m/s of a finger below which it counts as closed
-LAST_LOOKS = 3  # in how many looks at the end both fingers must have been seen touching
+LAST_LOOKS = 3  # the looks at the end, in one of which at least both fingers must touch: contacts flicker
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run_trial(world: World, start: Start, plan: Plan, recorder: Recorder | None 
     shape_hand(world, opening, start.depth)
     data.qpos[BASE_DOFS] = 0.0
     data.qpos[FINGER_DOFS] = opening / 2
-    data.qpos[6:] = start.objects.ravel()
+    data.qpos[FIRST_OBJECT_DOF:] = start.objects.ravel()
 
     overlap = _approach(world, recorder)
     if overlap > settings.collision_tolerance:
