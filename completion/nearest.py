@@ -41,7 +41,7 @@ class Neighbours(NamedTuple):
     index_b: Tensor
 
 
-def nearest_neighbours(a: Tensor, b: Tensor) -> Neighbours:
+def nearest_neighbours(a: Tensor, b: Tensor, mask_a: Tensor | None = None, mask_b: Tensor | None = None) -> Neighbours:
     """Find, for two batches of clouds, the nearest neighbour of every point in the other cloud.
 
     Differentiable in both arguments through the chosen pairs. The gradient of a distance is a unit vector, and zero
@@ -50,11 +50,15 @@ def nearest_neighbours(a: Tensor, b: Tensor) -> Neighbours:
     Args:
         a: ``(B, N, 3)`` floating point.
         b: ``(B, M, 3)`` of the same type and device.
+        mask_a, mask_b: ``(B, N)`` and ``(B, M)`` bool, False where a point is padding: it is nobody's neighbour, its
+            distance and its index are 0 and it gets no gradient, whatever its coordinates.
 
     Raises:
-        ValueError: on another shape, or a cloud without points.
+        ValueError: on another shape, or a cloud without points (or with padding alone).
     """
     check_clouds(a, b)
+    if mask_a is not None or mask_b is not None:
+        return _masked_neighbours(a, b, mask_a, mask_b)
     index_a, index_b = nearest_indices(a.detach(), b.detach())
     return Neighbours(
         # vector_norm's derivative at the zero vector is defined as zero, unlike sqrt's.
@@ -63,6 +67,32 @@ def nearest_neighbours(a: Tensor, b: Tensor) -> Neighbours:
         dist_b=torch.linalg.vector_norm(b - gather_points(a, index_b), dim=-1),
         index_b=index_b,
     )
+
+
+def _masked_neighbours(a: Tensor, b: Tensor, mask_a: Tensor | None, mask_b: Tensor | None) -> Neighbours:
+    """Put every padded point onto a true point of its own cloud: it can then be nearest only where that one is too."""
+    index = []
+    clouds = []
+    for cloud, mask in ((a, mask_a), (b, mask_b)):
+        if mask is None:
+            own = torch.arange(cloud.shape[1], device=cloud.device).expand(cloud.shape[:2])
+        else:
+            if mask.shape != cloud.shape[:2] or mask.dtype != torch.bool:
+                raise ValueError(f"a mask must be bool {tuple(cloud.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
+            if not bool(mask.any(dim=1).all()):
+                raise ValueError("a cloud of padding alone has no neighbours")
+            own = torch.where(mask, torch.arange(cloud.shape[1], device=cloud.device), mask.int().argmax(1, True))
+        index.append(own)
+        clouds.append(gather_points(cloud, own))
+    near = nearest_neighbours(*clouds)
+    # A padded copy may have won the tie against its original.
+    index_a, index_b = index[1].gather(1, near.index_a), index[0].gather(1, near.index_b)
+    dist_a, dist_b = near.dist_a, near.dist_b
+    if mask_a is not None:
+        dist_a, index_a = torch.where(mask_a, dist_a, 0.0), torch.where(mask_a, index_a, 0)
+    if mask_b is not None:
+        dist_b, index_b = torch.where(mask_b, dist_b, 0.0), torch.where(mask_b, index_b, 0)
+    return Neighbours(dist_a, index_a, dist_b, index_b)
 
 
 def check_clouds(a: Tensor, b: Tensor) -> None:

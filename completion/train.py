@@ -102,8 +102,9 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             prediction = network(partial)
-            coarse, fine = coarse_loss(prediction.coarse, truth).mean(), fine_loss(prediction.fine, truth).mean()
-            loss = coarse + weight * fine
+            fine = fine_loss(prediction.fine, truth).mean()
+            coarse = sum((coarse_loss(cloud, truth).mean() for cloud in prediction.stages[:-1]), fine.new_zeros(()))
+            loss = coarse + weight * fine if len(prediction.stages) > 1 else fine
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             gradient = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm).detach()

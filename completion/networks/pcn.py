@@ -57,7 +57,7 @@ class PCN(CompletionNetwork):
         hidden = F.relu(self.decoder.fc1(code))
         hidden = F.relu(self.decoder.fc2(hidden))
         coarse = self.decoder.fc3(hidden).reshape(-1, self.num_coarse, 3)
-        return Completion(coarse, self._fold(coarse, code))
+        return Completion((coarse, self._fold(coarse, code)))
 
     def _fold(self, coarse: Tensor, code: Tensor) -> Tensor:
         """Move a small patch around every coarse point; ``(B, C, 3)``, ``(B, code)`` -> ``(B, C · grid², 3)``."""

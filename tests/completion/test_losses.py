@@ -79,7 +79,7 @@ def test_gradcheck(name: str, parameters: dict) -> None:
     assert torch.autograd.gradcheck(lambda p, q: LOSSES[name](p, q, **parameters), clouds(9, 6, seed=3))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ["cd_l1", "cd_l2", "cd_asymmetric", "qal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_identical_clouds_have_no_loss_and_finite_gradient(name: str, dtype: torch.dtype) -> None:
     points = torch.rand(2, 40, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
