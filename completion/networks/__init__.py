@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from completion.networks.interface import Completion, CompletionNetwork
+from completion.networks.interface import Completion, CompletionNetwork, Denoising, Published
 from completion.networks.pcn import PCN
 
-__all__ = ["NETWORKS", "Completion", "CompletionNetwork"]
+__all__ = ["NETWORKS", "Completion", "CompletionNetwork", "Denoising", "Published"]
 
 NETWORKS: dict[str, Callable[..., CompletionNetwork]] = {"pcn": PCN}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+StateDict = dict[str, Tensor]
 
 
 class Denoising(NamedTuple):
@@ -41,6 +44,23 @@ class Completion(NamedTuple):
         return self.stages[-1]
 
 
+class Published(NamedTuple):
+    """How one family of public checkpoints (a key of ``completion.importers.FAMILIES``) holds this network.
+
+    Attributes:
+        parameters: what to build the network with, so that the published weights fit.
+        source: repository, commit and file that the names and shapes were read from.
+        input_points: points that the published network was trained to see.
+        rename: from the published state dict (wrappers and prefixes stripped) to ours; must keep unknown keys, so that
+            they are reported as unexpected.
+    """
+
+    parameters: Mapping[str, Any]
+    source: str
+    input_points: int
+    rename: Callable[[StateDict], StateDict] = dict
+
+
 class CompletionNetwork(nn.Module):
     """Base class: ``network(partial (B, N, 3)) -> Completion``, network frame, any N (unless its docstring says more).
 
@@ -49,7 +69,12 @@ class CompletionNetwork(nn.Module):
     Attributes:
         output_points: M, points of the fine cloud.
         uses_truth: whether training hands it the truth (AdaPoinTr's denoising); inference never does.
+        tiny: parameters of the smallest version that still uses every kind of layer: for trying out a loss or a
+            training file in seconds. It takes 64 points and more.
+        published: the public checkpoints that fit, by family.
     """
 
     output_points: int
     uses_truth: bool = False
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    published: ClassVar[Mapping[str, Published]] = {}

@@ -30,6 +30,13 @@ class PCN(CompletionNetwork):
         folding_channels: width of the two hidden layers of the folding decoder.
     """
 
+    tiny = {  # noqa: RUF012
+        "num_coarse": 16,
+        "grid": 2,
+        "encoder_channels": (8, 12, 16, 20),
+        "decoder_channels": 16,
+        "folding_channels": 12,
+    }
     patch: Tensor
 
     def __init__(
