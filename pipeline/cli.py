@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli_checkpoint import app as checkpoint_app
+from pipeline.cli_options import Device, DeviceOption
 from pipeline.cli_scoring import app as scoring_app
 from pipeline.cli_scoring import number_list
 from pipeline.cli_trial import app as trial_app
@@ -26,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 dataset_app = typer.Typer(help="Make, check and turn datasets into training pairs.", no_args_is_help=True)
-checkpoint_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
 app.add_typer(scoring_app)
@@ -36,19 +36,10 @@ INTERRUPTED = 130
 MAIN, STAGES, DATA = "Main job", "Single stages of an experiment", "Data and networks"
 
 
-class Device(StrEnum):
-    """Where networks run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML), for example configs/demo.yaml.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
 Dataset = Annotated[Path | None, typer.Option("--dataset", help="Dataset root, instead of the one the file names.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder for files derived from models.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run; auto takes CUDA if there is one.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes; 0 takes one a core.")]
 
 
@@ -322,34 +313,6 @@ def dataset_pairs(
     with _progress("pairs", "view") as progress:
         made = make_pairs(dataset, scenes, views, out, workers=_workers(workers), progress=progress)
     print(f"pairs      {made.path}: {made.pairs} pairs of {made.objects} objects")
-
-
-@checkpoint_app.command("inspect")
-def checkpoint_inspect(
-    path: Annotated[str, typer.Argument(help="A checkpoint folder, or the name of a shipped one.")],
-) -> None:
-    """Say what a checkpoint is: network, size, training, metrics."""
-    from completion import checkpoint
-    from pipeline import console
-
-    console.show_mapping(checkpoint.inspect(path))
-
-
-@checkpoint_app.command("evaluate")
-def checkpoint_evaluate(
-    path: Annotated[Path, typer.Argument(help="A checkpoint folder; its card gets the figures.")],
-    pairs: Annotated[Path, typer.Option("--pairs", help="Pair file of objects that the network never saw.")],
-    training: Annotated[list[Path], typer.Option("--training", help="The pair files it was trained on.")],
-    device: DeviceOption = Device.auto,
-) -> None:
-    """Measure a checkpoint on novel objects, beside the partial cloud and the nearest training shape."""
-    from completion.evaluate import evaluate, verdicts, write_evaluation
-
-    table = evaluate(path.resolve(), pairs, training, device=device.value)
-    card = write_evaluation(path.resolve(), table, pairs)
-    for sentence in verdicts(table):
-        print(sentence.replace("*", ""))
-    print(f"card       {card}")
 
 
 if __name__ == "__main__":
