@@ -3,8 +3,21 @@
 Notation: d_a is the **unsquared** distance from each predicted point to its nearest target point, d_b from each target
 point to its nearest prediction. Both are in the unit of the clouds (in training, the network frame, where the partial
 observation has a diagonal of 1). Losses are not brought to one scale: at the same distances ``cd_l1`` is half of
-``cd_asymmetric`` at weight 1, and ``qal`` is a little above twice ``cd_l1``. Every gradient is finite, also at
-coincident points.
+``cd_asymmetric`` at weight 1, and ``qal`` is a little above twice ``cd_l1``; :data:`DECLARED` states each one's scale
+and :func:`gradient_magnitude` measures it. Every gradient is finite, also at coincident points.
+
+A loss of your own: a function of that signature, entered under its name before the training file is read, ::
+
+    from completion.losses import LOSSES, cd_l1
+
+    def saturating(prediction, target, *, scale: float = 0.1):
+        return 1 - (-cd_l1(prediction, target) / scale).exp()
+
+    LOSSES["saturating"] = saturating
+
+and a training file may say ``loss: {name: saturating, parameters: {scale: 0.05}}``; parameter names are checked against
+the signature. An entry in ``DECLARED`` is optional. It needs ``prediction_mask`` and ``target_mask`` only where clouds
+are padded.
 """
 
 from __future__ import annotations
@@ -15,9 +28,22 @@ from torch import Tensor
 
 from completion.losses.chamfer import cd_asymmetric, cd_l1, cd_l2
 from completion.losses.dcd import dcd
+from completion.losses.declared import DECLARED, Declaration, gradient_magnitude
 from completion.losses.qal import qal, uncovered
 
-__all__ = ["LOSSES", "Loss", "cd_asymmetric", "cd_l1", "cd_l2", "dcd", "qal", "uncovered"]
+__all__ = [
+    "DECLARED",
+    "LOSSES",
+    "Declaration",
+    "Loss",
+    "cd_asymmetric",
+    "cd_l1",
+    "cd_l2",
+    "dcd",
+    "gradient_magnitude",
+    "qal",
+    "uncovered",
+]
 
 Loss = Callable[..., Tensor]
 
