@@ -14,6 +14,7 @@ from pipeline.cli_checkpoint import app as checkpoint_app
 from pipeline.cli_options import Device, DeviceOption
 from pipeline.cli_scoring import app as scoring_app
 from pipeline.cli_scoring import number_list
+from pipeline.cli_training import app as training_app
 from pipeline.cli_trial import app as trial_app
 
 app = typer.Typer(
@@ -31,9 +32,10 @@ app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
 app.add_typer(scoring_app)
 app.add_typer(trial_app)
+app.add_typer(training_app)
 
 INTERRUPTED = 130
-MAIN, STAGES, DATA = "Main job", "Single stages of an experiment", "Data and networks"
+MAIN, STAGES = "Main job", "Single stages of an experiment"
 
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file (YAML), for example configs/demo.yaml.")]
@@ -205,25 +207,6 @@ def _workers(asked: int) -> int:
     from pipeline.engine import default_workers
 
     return asked or default_workers()
-
-
-@app.command(rich_help_panel=DATA)
-def train(
-    config: Annotated[
-        Path, typer.Argument(help="The training file (YAML), for example configs/training/pcn_qal.yaml.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint to be.")],
-    pairs: Annotated[list[Path] | None, typer.Option("--pairs", help="Pair files, instead of those it names.")] = None,
-    device: DeviceOption = Device.auto,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of resuming.")] = False,
-) -> None:
-    """Train a completion network. A run that was stopped resumes to the same weights."""
-    from completion.configuration import load_config
-    from completion.train import train as carry_out
-
-    overrides: dict[str, Any] = {} if not pairs else {"pairs": [str(path) for path in pairs]}
-    folder = carry_out(load_config(config, **overrides), out, device=device.value, resume=not fresh)
-    print(f"checkpoint {folder}")
 
 
 @dataset_app.command("synthesize")
