@@ -3,14 +3,18 @@
 ``config.json`` says all that inference must obey::
 
     format_version 1
-    network          {name, parameters}
+    network          {name, parameters}: a name of completion.networks.plugins, so also one from outside
     input_points, output_points
     unit             "m": what clouds come in and go out as
-    normalisation    "partial" | "oracle" (see completion.normalize)
-    frame            "table" | "camera": the frame that clouds must be in before they come here
+    normalisation    what clouds are shifted and scaled by, a name of completion.normalize
+    frame            "table" | "camera" | "canonical": the frame that clouds must be in before they come here;
+                     canonical: the axes of ShapeNet's models, y up, the front towards -z
     merge            "append" | "replace": how the prediction joins the observation, done by the caller
     loss             {name, parameters}
     training         what it was trained on and how; information only
+    trained_normalisation, imported
+                     of a checkpoint made elsewhere (completion.importers): how its training data was normalised, where
+                     inference cannot do the same, and where it comes from
 
 Weights are stored in half precision by default and computed with in float32. No file is ever unpickled.
 """
@@ -20,10 +24,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import torch
@@ -32,10 +36,11 @@ from torch import nn
 
 from completion.configuration import MERGES, ConfigurationError, Part, check_name, check_part
 from completion.networks import NETWORKS, CompletionNetwork
-from completion.normalize import NORMALISATIONS
+from completion.networks.plugins import NetworkError, adopt, find_network, is_own
+from completion.normalize import NORMALISATIONS, needs_truth
 
 FORMAT_VERSION = 1
-FRAMES = ("table", "camera")
+FRAMES = ("table", "camera", "canonical")
 PRETRAINED = Path(__file__).parent / "pretrained"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 EVALUATION = "evaluation.json"  # written by completion.evaluate
@@ -53,6 +58,12 @@ class Checkpoint:
     path: Path
     network: CompletionNetwork
     config: Mapping[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        state = (*self.network.parameters(), *self.network.buffers(), torch.zeros(0))
+        return state[0].device
 
 
 def shipped() -> list[str]:
@@ -96,17 +107,37 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return found
 
 
-def build_network(part: Part, where: str) -> CompletionNetwork:
-    """Make a network by name, with fresh weights.
+def build_network(part: Part, where: str, trust_code: bool = False) -> CompletionNetwork:
+    """Make a network by name, with fresh weights; one from outside is made to answer as ours do.
+
+    Args:
+        part: its name, as :func:`completion.networks.plugins.find_network` knows it, and its parameters.
+        where: for messages.
+        trust_code: whether a name ``module:Class`` may be imported.
 
     Raises:
-        ConfigurationError: unknown name or parameter, or values it cannot be built with.
+        ConfigurationError: unknown name or parameter, values it cannot be built with, or code that is not trusted.
     """
-    check_part(part, NETWORKS, f"{where}: network")
     try:
-        return NETWORKS[part.name](**part.parameters)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ConfigurationError(f"{where}: network {part.name} cannot be built: {error}") from error
+        factory = find_network(part.name, trust_code)
+    except NetworkError as error:
+        raise ConfigurationError(f"{where}: network: {error}") from error
+    if is_own(part.name):
+        check_part(part, NETWORKS, f"{where}: network")
+        try:
+            return NETWORKS[part.name](**part.parameters)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise ConfigurationError(f"{where}: network {part.name} cannot be built: {error}") from error
+    try:
+        made = factory(**part.parameters)
+    except Exception as error:  # a stranger's constructor may raise anything
+        raise ConfigurationError(
+            f"{where}: network {part.name} cannot be built: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        return cast(CompletionNetwork, adopt(made, part.name))
+    except NetworkError as error:
+        raise ConfigurationError(f"{where}: network {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -130,6 +161,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}")
     try:
         check_name(config["normalisation"], NORMALISATIONS, f"{path}: normalisation")
+        check_name(trained_normalisation(config), NORMALISATIONS, f"{path}: trained_normalisation")
         check_name(config["frame"], FRAMES, f"{path}: frame")
         check_name(config["merge"], MERGES, f"{path}: merge")
         check_name(config["unit"], ("m",), f"{path}: unit")
@@ -144,17 +176,46 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load(path_or_name: str | Path, device: str | torch.device = "auto") -> Checkpoint:
+def trained_normalisation(config: Mapping[str, Any]) -> str:
+    """How the clouds were normalised that the network was trained on; at inference it is ``normalisation``."""
+    name: str = config.get("trained_normalisation", config["normalisation"])
+    return name
+
+
+def caveats(config: Mapping[str, Any]) -> list[str]:
+    """Sentences on what inference on a table cannot give the network of this ``config.json`` as its training did."""
+    found = []
+    if config["frame"] == "canonical":
+        found.append(
+            "the network expects objects in their canonical orientation (ShapeNet's axes, y up), which an observation "
+            "does not tell: clouds stand upright as the table does, with their heading as the camera sees it"
+        )
+    trained, used = trained_normalisation(config), config["normalisation"]
+    if needs_truth(trained) and not needs_truth(used):
+        found.append(
+            f"the network was trained on clouds placed and scaled by the complete shape ({trained}); the observation "
+            f"is all there is here ({used}), so that its input is off centre and too large"
+        )
+    return found
+
+
+def load(path_or_name: str | Path, device: str | torch.device = "auto", trust_code: bool = False) -> Checkpoint:
     """Load a checkpoint folder or a shipped name.
 
+    Args:
+        path_or_name: see :func:`resolve`.
+        device: where the network goes.
+        trust_code: whether a network ``module:Class`` that ``config.json`` names may be imported and run.
+
     Raises:
-        CheckpointError: anything missing, broken, or weights that do not fit the network (keys listed).
+        CheckpointError: anything missing, broken or not trusted, or weights that do not fit the network (keys listed).
     """
     folder = resolve(path_or_name)
     config = read_config(folder)
     where = str(folder / CONFIG)
+    part = Part(config["network"]["name"], config["network"].get("parameters", {}))
     try:
-        network = build_network(Part(config["network"]["name"], config["network"].get("parameters", {})), where)
+        network = build_network(part, where, trust_code)
     except ConfigurationError as error:
         raise CheckpointError(str(error)) from error
     path = folder / WEIGHTS
@@ -164,32 +225,71 @@ def load(path_or_name: str | Path, device: str | torch.device = "auto") -> Check
         raise CheckpointError(f"{path}: missing; copy the whole checkpoint folder") from error
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
-    expected = network.state_dict()
-    missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    shapes = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in sorted(expected.keys() & weights.keys())
-        if weights[key].shape != expected[key].shape
-    ]
-    if missing or unexpected or shapes:
-        raise CheckpointError(
-            f"{path}: does not fit the network of {CONFIG}: missing keys [{', '.join(missing)}], "
-            f"unexpected keys [{', '.join(unexpected)}], shapes [{', '.join(shapes)}]; check network.parameters"
-        )
+    unlike = mismatch(network.state_dict(), weights)
+    if unlike is not None:
+        raise CheckpointError(f"{path}: does not fit the network of {CONFIG}: {unlike}; check network.parameters")
     broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
-        raise CheckpointError(f"{path}: values that are not finite in {', '.join(broken)}; train it again")
-    network.load_state_dict({key: value.float() for key, value in weights.items()})
-    return Checkpoint(folder, network.to(resolve_device(device)).eval(), config)
+        raise CheckpointError(f"{path}: values that are not finite in {shortened(broken)}; train it again")
+    network.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+    )
+    loaded = Checkpoint(folder, network.to(resolve_device(device)).eval(), config)
+    if not is_own(part.name):
+        _try(loaded)
+    return loaded
+
+
+def _try(checkpoint: Checkpoint) -> None:
+    """Run a network from outside once: what is wrong with it should show before any work begins."""
+    points = checkpoint.config["input_points"]
+    cloud = torch.rand(1, points, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    where = f"{checkpoint.path / CONFIG}: network {checkpoint.config['network']['name']}"
+    try:
+        with torch.no_grad():
+            found = checkpoint.network(cloud.to(checkpoint.device)).fine.shape[1]
+    except NetworkError as error:
+        raise CheckpointError(f"{checkpoint.path / CONFIG}: network {error}") from error
+    except Exception as error:  # a stranger's forward may raise anything
+        raise CheckpointError(f"{where} fails on {points} points: {type(error).__name__}: {error}") from error
+    if found != checkpoint.config["output_points"]:
+        raise CheckpointError(
+            f"{where} returns {found} points, but output_points is {checkpoint.config['output_points']}; correct it"
+        )
+
+
+def mismatch(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str | None:
+    """How two state dicts differ in keys and shapes, in one line, or None."""
+    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in sorted(expected.keys() & found.keys())
+        if found[key].shape != expected[key].shape
+    ]
+    if not (missing or unexpected or shapes):
+        return None
+    return (
+        f"missing keys [{shortened(missing)}], unexpected keys [{shortened(unexpected)}], shapes [{shortened(shapes)}]"
+    )
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """A list for a message: the first few, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def save(
     folder: str | Path, network: nn.Module, config: Mapping[str, Any], card: str, dtype: torch.dtype = torch.float16
 ) -> Path:
-    """Write a checkpoint folder; each file atomically, ``config.json`` last, so that a folder that has one is whole."""
+    """Write a checkpoint folder; each file atomically, ``config.json`` last, so that a folder that has one is whole.
+
+    Whole numbers keep their type, and what does not fit into ``dtype`` (a batch norm's large variance in half
+    precision) stays as it is.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in network.state_dict().items()}
+    weights = {key: _stored(value.detach().cpu(), dtype) for key, value in network.state_dict().items()}
     temporary = folder / f".{WEIGHTS}.{os.getpid()}"
     save_file(weights, temporary)
     temporary.chmod(0o644)  # safetensors writes files that only their owner reads
@@ -200,9 +300,17 @@ def save(
     return folder
 
 
-def inspect(path_or_name: str | Path) -> dict[str, Any]:
+def _stored(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if value.is_floating_point():
+        small = value.to(dtype)
+        if torch.equal(torch.isfinite(small), torch.isfinite(value)):
+            value = small
+    return value.clone(memory_format=torch.contiguous_format)  # safetensors refuses tensors that share memory
+
+
+def inspect(path_or_name: str | Path, trust_code: bool = False) -> dict[str, Any]:
     """What a person wants to know of a checkpoint: configuration, sizes, hash, metrics; JSON data."""
-    checkpoint = load(path_or_name, "cpu")
+    checkpoint = load(path_or_name, "cpu", trust_code)
     weights, record = checkpoint.path / WEIGHTS, checkpoint.path / EVALUATION
     with safetensors.safe_open(weights, "pt") as file:
         stored = sorted({str(file.get_slice(key).get_dtype()) for key in file.keys()})  # noqa: SIM118
@@ -213,6 +321,7 @@ def inspect(path_or_name: str | Path) -> dict[str, Any]:
         "bytes": weights.stat().st_size,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "config": dict(checkpoint.config),
+        "caveats": caveats(checkpoint.config),
         "evaluation": json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None,
     }
 

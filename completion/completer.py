@@ -42,16 +42,16 @@ class Completer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.config = checkpoint.config
-        self.device = next(checkpoint.network.parameters()).device
+        self.device = checkpoint.device
 
     @classmethod
-    def load(cls, path_or_name: str | Path, device: str | torch.device = "auto") -> Completer:
-        """Load a checkpoint folder or a shipped name.
+    def load(cls, path_or_name: str | Path, device: str | torch.device = "auto", trust_code: bool = False) -> Completer:
+        """Load a checkpoint folder or a shipped name; see :func:`completion.checkpoint.load`.
 
         Raises:
-            CheckpointError: it is missing, broken, or does not fit.
+            CheckpointError: it is missing, broken, not trusted, or does not fit.
         """
-        return cls(load(path_or_name, device))
+        return cls(load(path_or_name, device, trust_code))
 
     @torch.no_grad()
     def __call__(

@@ -1,10 +1,14 @@
 """Between a cloud's own frame and the network frame.
 
-The network sees clouds shifted and scaled, never rotated: the box around the reference cloud is centred at the origin
-and its diagonal is 1. What the reference is has a name, so that a leak shows:
+The network sees clouds shifted and scaled, never rotated. What they are shifted and scaled by has a name, so that a
+leak shows: first the reference cloud,
 
-- ``partial``: the observation. The only mode that inference may use.
+- ``partial``: the observation. The only reference that inference may use.
 - ``oracle``: the true complete cloud. For diagnosis alone: it hands the network the true centre and size.
+
+then the measure. Without a suffix, the box around the reference is centred at the origin and its diagonal is 1, as
+in PCN's and MVP's data. With the suffix ``-radius``, the mean of the reference's points is at the origin and the
+farthest of them at distance 1, as in ShapeNet-55's (about twice the size).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-NORMALISATIONS = ("partial", "oracle")
+NORMALISATIONS = ("partial", "oracle", "partial-radius", "oracle-radius")
 
 # Metres. Below this a cloud has no size that could be normalised to 1.
 SMALLEST_DIAGONAL = 1e-6
@@ -36,26 +40,36 @@ class Normalisation(NamedTuple):
         return (np.asarray(points, np.float64) * self.scale + self.centre).astype(np.float32)
 
 
+def needs_truth(mode: str) -> bool:
+    """Whether the reference is the true cloud."""
+    return mode.startswith("oracle")
+
+
 def normalisation(mode: str, partial: ArrayLike, truth: ArrayLike | None = None) -> Normalisation:
     """The transform that brings a pair of clouds into the network frame.
 
     Args:
-        mode: ``partial`` or ``oracle``.
+        mode: a name of :data:`NORMALISATIONS`.
         partial: ``(N, 3)``.
-        truth: ``(M, 3)``, needed by ``oracle`` alone.
+        truth: ``(M, 3)``, needed by the oracle ones alone.
 
     Raises:
         ValueError: unknown mode, missing truth, or a reference cloud without extent.
     """
     if mode not in NORMALISATIONS:
         raise ValueError(f"unknown normalisation {mode!r}: use one of {', '.join(NORMALISATIONS)}")
-    if mode == "oracle" and truth is None:
-        raise ValueError("normalisation 'oracle' needs the true cloud; without one use 'partial'")
-    points = np.asarray(partial if mode == "partial" else truth, np.float64).reshape(-1, 3)
+    if needs_truth(mode) and truth is None:
+        raise ValueError(
+            f"normalisation {mode!r} needs the true cloud; without one use {mode.replace('oracle', 'partial')!r}"
+        )
+    points = np.asarray(truth if needs_truth(mode) else partial, np.float64).reshape(-1, 3)
     if len(points) == 0:
         raise ValueError("a cloud without points cannot be normalised")
     low, high = points.min(axis=0), points.max(axis=0)
-    scale = float(np.linalg.norm(high - low))
-    if not scale > SMALLEST_DIAGONAL:  # also NaN
-        raise ValueError(f"a cloud of {len(points)} points with a diagonal of {scale:g} cannot be normalised")
-    return Normalisation((low + high) / 2, scale)
+    diagonal = float(np.linalg.norm(high - low))
+    if not diagonal > SMALLEST_DIAGONAL:  # also NaN
+        raise ValueError(f"a cloud of {len(points)} points with a diagonal of {diagonal:g} cannot be normalised")
+    if mode.endswith("-radius"):
+        centre = points.mean(axis=0)
+        return Normalisation(centre, float(np.linalg.norm(points - centre, axis=1).max()))
+    return Normalisation((low + high) / 2, diagonal)
