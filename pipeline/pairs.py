@@ -15,7 +15,7 @@ object_id           (K,) int32              ascending
 object_points       (K, 16384, 3) float32   area-uniform surface samples, object frame
 scene, view         (P,) int32              where the partial was seen
 camera, frame       () str                  frame is ``table``
-source              () str                  JSON: what the pairs were made from
+source              () str                  JSON: what the pairs were made from; families by id where they are known
 ==================  ======================  =========================================================================
 """
 
@@ -124,6 +124,7 @@ def make_pairs(
         "voxel": voxel,
         "min_points": min_points,
         "too_few_points": too_few,
+        "families": _families(dataset.root, object_id),
     }
     arrays: dict[str, NDArray | np.int64] = dict(
         format_version=np.int64(FORMAT_VERSION),
@@ -142,6 +143,15 @@ def make_pairs(
     with atomic_write(Path(out)) as stream:
         np.savez(stream, allow_pickle=False, **arrays)
     return PairSummary(Path(out), len(partials), len(object_id), too_few)
+
+
+def _families(root: Path, object_ids: Sequence[int]) -> dict[str, str]:
+    """Families of objects as a synthesized dataset's manifest names them; empty for other datasets."""
+    try:
+        objects = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["objects"]
+        return {str(known): str(objects[f"{known:03d}"]["family"]) for known in object_ids}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def object_surface(model_dir: Path, object_id: int, count: int = SURFACE_POINTS) -> NDArray[np.float32]:

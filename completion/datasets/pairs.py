@@ -15,12 +15,14 @@ Every draw takes another subset of both clouds, so that no epoch repeats another
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,6 +70,15 @@ class PairFile:
 
     def __len__(self) -> int:
         return len(self.object_index)
+
+    @property
+    def families(self) -> dict[int, str]:
+        """Family of each object by id, where ``source`` names them; else empty."""
+        try:
+            named = json.loads(self.source).get("families", {})
+            return {int(key): str(value) for key, value in named.items()}
+        except (ValueError, AttributeError):
+            return {}
 
     def partial(self, pair: int) -> NDArray[np.float32]:
         """All observed points of a pair, ``(N, 3)`` metres, N varies."""
@@ -128,6 +139,48 @@ def read_pairs(path: str | Path) -> PairFile:
     content.pop("format_version")
     frame, source = str(content.pop("frame")), str(content.pop("source", ""))
     return PairFile(path=path, frame=frame, source=source, **content)
+
+
+def chosen(file: PairFile, objects: Sequence[int | str] = (), scenes: Sequence[int] = ()) -> PairFile:
+    """Keep the pairs of some objects (ids, or families that the file names) and scenes; empty means all.
+
+    Raises:
+        PairFileError: an object or scene that the file lacks, or no pair left.
+    """
+    keep = np.ones(len(file), bool)
+    if objects:
+        families = file.families
+        ids: set[int] = set()
+        for one in objects:
+            found = {int(one)} if str(one).isdigit() else {i for i, family in families.items() if family == one}
+            if not found & set(file.object_id.tolist()):
+                known = ", ".join(sorted(set(families.values()))) or "none named, use ids or make the file again"
+                raise PairFileError(
+                    f"{file.path}: no object {one!r} (ids: {', '.join(map(str, file.object_id.tolist()))}; "
+                    f"families: {known})"
+                )
+            ids |= found
+        keep &= np.isin(file.object_id[file.object_index], sorted(ids))
+    for scene in scenes:
+        if scene not in file.scene:
+            raise PairFileError(
+                f"{file.path}: no scene {scene} (scenes: {', '.join(map(str, np.unique(file.scene).tolist()))})"
+            )
+    if scenes:
+        keep &= np.isin(file.scene, list(scenes))
+    if not keep.any():
+        raise PairFileError(f"{file.path}: no pair of objects {list(objects)} in scenes {list(scenes)}")
+    index = np.flatnonzero(keep)
+    lengths = np.diff(file.partial_offsets)[index]
+    return replace(
+        file,
+        partial_points=np.concatenate([file.partial(int(i)) for i in index]),
+        partial_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        T_net_object=file.T_net_object[index],
+        object_index=file.object_index[index],
+        scene=file.scene[index],
+        view=file.view[index],
+    )
 
 
 @dataclass(frozen=True)
@@ -202,6 +255,19 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._where)
 
+    @property
+    def normalisation(self) -> str:
+        """Name of the normalisation, ``partial`` or ``oracle``."""
+        return self.mode
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Name and content of each file, for the fingerprint of a training run."""
+        described = []
+        for file in self.files:
+            with file.path.open("rb") as stream:
+                described.append({"file": file.path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()})
+        return described
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         pair = self.draw(index, np.random.default_rng([self.seed, 0, index]))
         return torch.from_numpy(pair.partial), torch.from_numpy(pair.truth)
@@ -223,15 +289,19 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
 
         Pairs are visited in a new random order each epoch.
         """
+        rng = np.random.default_rng([self.seed, 2, step])
+        pairs = [self.draw(index, rng) for index in self.indices(step, size)]
+        partial = torch.from_numpy(np.stack([pair.partial for pair in pairs]))
+        return partial, torch.from_numpy(np.stack([pair.truth for pair in pairs]))
+
+    def indices(self, step: int, size: int) -> list[int]:
+        """Which pairs stand in the batch of a training step, in order."""
         position = np.arange(step * size, (step + 1) * size)
         epochs, within = position // len(self), position % len(self)
         orders = {
             e: np.random.default_rng([self.seed, 1, e]).permutation(len(self)) for e in np.unique(epochs).tolist()
         }
-        rng = np.random.default_rng([self.seed, 2, step])
-        pairs = [self.draw(int(orders[e][i]), rng) for e, i in zip(epochs.tolist(), within.tolist(), strict=True)]
-        partial = torch.from_numpy(np.stack([pair.partial for pair in pairs]))
-        return partial, torch.from_numpy(np.stack([pair.truth for pair in pairs]))
+        return [int(orders[e][i]) for e, i in zip(epochs.tolist(), within.tolist(), strict=True)]
 
 
 def _augment(
