@@ -5,11 +5,15 @@ Networks know no loss and no unit; clouds are in the network frame (see :mod:`co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from completion.networks.foldingnet import FoldingNet
 from completion.networks.interface import Completion, CompletionNetwork, Denoising, Published
 from completion.networks.pcn import PCN
+from completion.networks.topnet import TopNet
 
 __all__ = ["NETWORKS", "Completion", "CompletionNetwork", "Denoising", "Published"]
 
-NETWORKS: dict[str, Callable[..., CompletionNetwork]] = {"pcn": PCN}
+NETWORKS: dict[str, type[CompletionNetwork]] = {
+    "pcn": PCN,
+    "topnet": TopNet,
+    "foldingnet": FoldingNet,
+}
