@@ -13,7 +13,7 @@ Reads pair files; returns a table and writes ``evaluation.json`` and the card in
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from completion.checkpoint import CARD, EVALUATION, Checkpoint, load, write_text
 from completion.datasets.pairs import PairDataset, PairFile, read_pairs
-from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, metrics
+from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, from_distances
 from completion.nearest import nearest_neighbours
 from completion.points import sample_indices
 from completion.train import training_card
@@ -40,21 +40,26 @@ _COLUMNS = (
     "cd_l1_mm",
     "cd_l2",
 )
+EXTRA_COLUMNS = ("dcd", "emd")  # with all_metrics
 _CHUNK = 32
 # Points a cloud while candidates are searched; the chosen one is compared in full.
 _SEARCH_POINTS = 128
 
+BASELINES = ("partial", "nearest shape")
+
 Table = dict[str, dict[str, float]]
+Distances = tuple[Tensor, Tensor]  # (b, N) of a cloud to the truth and (b, M) of the truth to it, network frame
 
 
 def evaluate(
     checkpoint: Checkpoint | str | Path,
     pairs: str | Path,
-    training_pairs: Sequence[str | Path],
+    training_pairs: Sequence[str | Path] = (),
     seed: int = 0,
     most_candidates: int = 2000,
     device: str = "auto",
     baselines: Table | None = None,
+    all_metrics: bool = False,
 ) -> Table:
     """Rows ``partial``, ``nearest shape``, ``replace``, ``append``; columns are metrics averaged over pairs.
 
@@ -65,37 +70,97 @@ def evaluate(
     Args:
         checkpoint: loaded, or a folder or shipped name.
         pairs: pair file of novel objects.
-        training_pairs: what the checkpoint was trained on, for the retrieval baseline.
+        training_pairs: what the checkpoint was trained on, for the retrieval baseline; without, it is left out.
         seed: of the points that are drawn.
         most_candidates: retrieval candidates; more training pairs are thinned at random.
         device: where the network runs.
-        baselines: a table made from the same files, seed and normalisation, whose first two rows are taken over: the
+        baselines: a table made from the same files, seed and normalisation, whose first rows are taken over: the
             search is most of the work, and the same for every checkpoint of a comparison.
+        all_metrics: also ``dcd`` and ``emd``, in the network frame; they take most of the time then.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load(checkpoint, device)
-    config = checkpoint.config
-    file = read_pairs(pairs)
-    clouds = _clouds(file, config["normalisation"], config["input_points"], 2048, seed)
-    truth, scale = clouds.truth, clouds.scale
-    if baselines is None:
-        candidates = _candidates([read_pairs(path) for path in training_pairs], config, most_candidates, seed)
-        retrieved = [
-            _row(candidates[1][chosen].split(_CHUNK), truth, scale) for chosen in _retrieve(clouds.search, candidates)
+    return PairEvaluation(pairs, training_pairs, seed, most_candidates, all_metrics).table(checkpoint, baselines)
+
+
+class PairEvaluation:
+    """Evaluates checkpoints on the same pairs, one after the other; what they share is drawn and searched once.
+
+    Arguments as of :func:`evaluate`.
+    """
+
+    def __init__(
+        self,
+        pairs: str | Path,
+        training_pairs: Sequence[str | Path] = (),
+        seed: int = 0,
+        most_candidates: int = 2000,
+        all_metrics: bool = False,
+    ) -> None:
+        self.file = read_pairs(pairs)
+        self._training = [read_pairs(path) for path in training_pairs]
+        self._seed, self._most, self._all = seed, most_candidates, all_metrics
+        self._clouds: dict[tuple[str, int], _Clouds] = {}
+        self._seen: dict[tuple[str, int], list[Distances]] = {}
+        self._baselines: dict[tuple[str, int], Table] = {}
+
+    def table(self, checkpoint: Checkpoint, baselines: Table | None = None) -> Table:
+        """The table of :func:`evaluate` for one checkpoint."""
+        clouds = self._prepared(checkpoint)
+        where = next(checkpoint.network.parameters()).device
+        with torch.no_grad():
+            parts = [checkpoint.network(part.to(where)).fine.float().cpu() for part in clouds.inputs.split(_CHUNK)]
+        replaced = _distances(parts, clouds.truth)
+        # The nearest of a union is the nearer of the two nearest, so what the observation has need be searched once.
+        alone = [(a[None], b[None]) for near in replaced for a, b in zip(*near, strict=True)]
+        appended = [
+            (torch.cat([seen_a, a], dim=1), torch.minimum(seen_b, b))
+            for (seen_a, seen_b), (a, b) in zip(self._observed(checkpoint), alone, strict=True)
         ]
-        nearest = min(retrieved, key=lambda row: row["cd_l1"])
-        baselines = {"partial": _row(clouds.dense.split(_CHUNK), truth, scale), "nearest shape": nearest}
-    where = next(checkpoint.network.parameters()).device
-    with torch.no_grad():
-        parts = [checkpoint.network(part.to(where)).fine.float().cpu() for part in clouds.inputs.split(_CHUNK)]
-    # One by one: observations differ in size.
-    appended = [torch.cat([cloud, more])[None] for cloud, more in zip(clouds.whole, torch.cat(parts), strict=True)]
-    return {
-        "partial": baselines["partial"],
-        "nearest shape": baselines["nearest shape"],
-        "replace": _row(parts, truth, scale),
-        "append": _row(appended, truth, scale),
-    }
+        joined = (torch.cat([cloud, more])[None] for cloud, more in zip(clouds.whole, torch.cat(parts), strict=True))
+        shared = self.baselines(checkpoint) if baselines is None else baselines
+        return {
+            **{name: shared[name] for name in BASELINES if name in shared},
+            "replace": self._row(replaced, parts, clouds),
+            "append": self._row(appended, joined, clouds),
+        }
+
+    def baselines(self, checkpoint: Checkpoint) -> Table:
+        """The rows that need no network, for the checkpoint's normalisation and number of input points."""
+        key = _key(checkpoint)
+        if key not in self._baselines:
+            clouds = self._prepared(checkpoint)
+            table = {"partial": self._searched(clouds.dense, clouds)}
+            if self._training:
+                candidates = _candidates(self._training, checkpoint.config, self._most, self._seed)
+                rows = [
+                    self._searched(candidates[1][chosen], clouds) for chosen in _retrieve(clouds.search, candidates)
+                ]
+                table["nearest shape"] = min(rows, key=lambda row: row["cd_l1"])
+            self._baselines[key] = table
+        return self._baselines[key]
+
+    def _observed(self, checkpoint: Checkpoint) -> list[Distances]:
+        """Between all of each observation and the truth; one by one, since observations differ in size."""
+        key = _key(checkpoint)
+        if key not in self._seen:
+            clouds = self._prepared(checkpoint)
+            self._seen[key] = _distances([cloud[None] for cloud in clouds.whole], clouds.truth)
+        return self._seen[key]
+
+    def _prepared(self, checkpoint: Checkpoint) -> _Clouds:
+        key = _key(checkpoint)
+        if key not in self._clouds:
+            self._clouds[key] = _clouds(self.file, *key, 2048, self._seed)
+        return self._clouds[key]
+
+    def _searched(self, points: Tensor, clouds: _Clouds) -> dict[str, float]:
+        batches = points.split(_CHUNK)
+        return self._row(_distances(batches, clouds.truth), batches, clouds)
+
+    def _row(self, distances: Sequence[Distances], batches: Iterable[Tensor], clouds: _Clouds) -> dict[str, float]:
+        row = _means(distances, clouds.scale)
+        return {**row, **_extra(batches, clouds.truth, self._seed)} if self._all else row
 
 
 def write_evaluation(checkpoint: Checkpoint | str | Path, table: Table, pairs: str | Path) -> Path:
@@ -121,6 +186,8 @@ def verdicts(table: Table) -> list[str]:
     )
     sentences = []
     for label, column, row, name, sign in comparisons:
+        if row not in table:
+            continue
         ours, theirs = table["replace"][column], table[row][column]
         won = sign * (ours - theirs) > 0
         sentences.append(
@@ -131,20 +198,21 @@ def verdicts(table: Table) -> list[str]:
 
 def evaluation_text(table: Table, file: PairFile) -> str:
     """The part of the card that holds the figures."""
+    columns = [*_COLUMNS, *(name for name in EXTRA_COLUMNS if name in table["replace"])]
     lines = [
         "## On objects it never saw",
         "",
         f"{len(file)} pairs of {len(np.unique(file.object_index))} objects (`{file.path.name}`), means over pairs.",
         f"Coverage, precision, spurious (1 − precision), F1 at τ = {NETWORK_THRESHOLD} of the partial's diagonal, and",
         f"at {1000 * METRIC_THRESHOLD:g} mm; CD-L1 in diagonals and mm, CD-L2 in squared diagonals; 2,048 true points.",
-        "`replace` is the prediction alone, `append` prediction and whole observation (which flatters coverage),",
-        "`nearest shape` the retrieval baseline of `completion.evaluate`.",
+        "`replace` is the prediction alone, `append` prediction and whole observation (which flatters coverage)"
+        + (",\n`nearest shape` the retrieval baseline of `completion.evaluate`." if "nearest shape" in table else "."),
         "",
-        "| | " + " | ".join(_COLUMNS) + " |",
-        "|---|" + "---:|" * len(_COLUMNS),
+        "| | " + " | ".join(columns) + " |",
+        "|---|" + "---:|" * len(columns),
     ]
     for name, row in table.items():
-        cells = (f"{row[column]:.5f}" if column == "cd_l2" else f"{row[column]:.4f}" for column in _COLUMNS)
+        cells = (f"{row[column]:.5f}" if column == "cd_l2" else f"{row[column]:.4f}" for column in columns)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", *(f"- {sentence}" for sentence in verdicts(table)), ""]
     lines += ["One checkpoint a loss compares two checkpoints, not two losses.", ""]
@@ -207,21 +275,48 @@ def _retrieve(search: Tensor, candidates: tuple[Tensor, Tensor]) -> tuple[Tensor
     return torch.tensor(by_partial), torch.tensor(by_truth)
 
 
-def _row(batches: Sequence[Tensor], truth: Tensor, scale: Tensor) -> dict[str, float]:
-    """Means over pairs of all columns; clouds in the network frame, ``scale`` metres a unit.
+def _key(checkpoint: Checkpoint) -> tuple[str, int]:
+    """What the clouds of an evaluation depend on."""
+    return checkpoint.config["normalisation"], checkpoint.config["input_points"]
 
-    Args:
-        batches: predictions ``(b, N, 3)`` of consecutive pairs, P in all; N may differ between batches.
-        truth: ``(P, M, 3)``.
-        scale: ``(P,)``.
-    """
+
+def _distances(batches: Iterable[Tensor], truth: Tensor) -> list[Distances]:
+    """Nearest-neighbour distances of consecutive batches ``(b, N, 3)`` to ``truth (P, M, 3)`` and back."""
+    found, start = [], 0
+    for cloud in batches:
+        near = nearest_neighbours(cloud, truth[start : start + len(cloud)])
+        found.append((near.dist_a, near.dist_b))
+        start += len(cloud)
+    return found
+
+
+def _means(distances: Sequence[Distances], scale: Tensor) -> dict[str, float]:
+    """Means over pairs of all columns; ``scale (P,)`` metres a unit. The number of points may differ by batch."""
     values: dict[str, list[Tensor]] = {}
-    sizes = [len(batch) for batch in batches]
-    for cloud, target, size in zip(batches, truth.split(sizes), scale.split(sizes), strict=True):
-        for name, value in metrics(cloud, target, NETWORK_THRESHOLD)._asdict().items():
+    for (a, b), size in zip(distances, scale.split([len(a) for a, _ in distances]), strict=True):
+        for name, value in from_distances(a, b, NETWORK_THRESHOLD)._asdict().items():
             values.setdefault(name, []).append(value)
-        metres = metrics(cloud * size[:, None, None], target * size[:, None, None], METRIC_THRESHOLD)
+        metres = from_distances(a * size[:, None], b * size[:, None], METRIC_THRESHOLD)
         for name in ("coverage", "precision", "spurious", "f1"):
             values.setdefault(f"{name}_5mm", []).append(getattr(metres, name))
         values.setdefault("cd_l1_mm", []).append(1000 * metres.cd_l1)
-    return {name: round(torch.cat(parts).double().mean().item(), 6) for name, parts in values.items()}
+    return {name: _mean(parts) for name, parts in values.items()}
+
+
+def _extra(batches: Iterable[Tensor], truth: Tensor, seed: int) -> dict[str, float]:
+    """Mean DCD and EMD; EMD matches one to one, so as many points as the truth has are drawn from a cloud."""
+    from completion.metrics import dcd, emd
+
+    values: dict[str, list[Tensor]] = {"dcd": [], "emd": []}
+    start = 0
+    for cloud in batches:
+        target = truth[start : start + len(cloud)]
+        drawn = sample_indices(cloud.shape[1], target.shape[1], np.random.default_rng([seed, 8, start]))
+        values["dcd"].append(dcd(cloud, target))
+        values["emd"].append(emd(cloud[:, drawn], target))
+        start += len(cloud)
+    return {name: _mean(parts) for name, parts in values.items()}
+
+
+def _mean(parts: Sequence[Tensor]) -> float:
+    return round(torch.cat(list(parts)).double().mean().item(), 6)
