@@ -113,7 +113,7 @@ def stop_requests() -> Iterator[StopRequest]:
     request = StopRequest()
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it for what runs in its background
                 before[number] = signal.signal(number, request)
     try:
