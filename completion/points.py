@@ -1,8 +1,8 @@
 """Point operators shared by datasets, completer, networks and learned grasp generators: plain torch, any device.
 
 All work on batches of clouds ``(B, N, 3)`` and return int64 indices; searches carry no gradient, gathers and
-interpolation are differentiable in what is gathered. Distances come from coordinate differences (never from
-``|a|²+|b|²−2ab``, which loses near pairs), in blocks, so that memory stays linear in points.
+interpolation are differentiable in what is gathered. Distances between points come from coordinate differences (never
+from ``|a|²+|b|²−2ab``, which loses near pairs), in blocks, so that memory stays linear in points.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# Wider than this, distances come from a matrix product.
+_EXACT_CHANNELS = 8
 # Pairs whose distances are held at once: 16 MB of float32, and 32 MB of sort keys.
 _BLOCK_PAIRS = 1 << 22
 
@@ -90,7 +92,8 @@ def knn(points_b: Tensor, queries: Tensor, k: int) -> Tensor:
     """The k nearest points of one cloud to every point of another, nearest first, ties to the lowest index.
 
     Args:
-        points_b: ``(B, M, C)``, usually C = 3.
+        points_b: ``(B, M, C)``, usually C = 3. More than 8 channels count as features, whose distances come from a
+            matrix product, as in the networks that search among features.
         queries: ``(B, N, C)`` of the same type and device.
         k: neighbours wanted; a query that is itself in ``points_b`` finds itself first.
 
@@ -193,7 +196,16 @@ def _squared_distances(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
     if rows.shape[0] != columns.shape[0]:
         raise ValueError(f"clouds of different batches: {tuple(rows.shape)} and {tuple(columns.shape)}")
     rows, columns = _exact(rows), _exact(columns).transpose(1, 2).contiguous()
+    wide = rows.shape[2] > _EXACT_CHANNELS
+    if wide:
+        centre = columns.mean(dim=2, keepdim=True)
+        rows, columns = rows - centre.transpose(1, 2), columns - centre
+        squared = columns.square().sum(dim=1, keepdim=True)  # (B, 1, M)
     for block in rows.split(max(1, _BLOCK_PAIRS // max(1, columns.shape[0] * columns.shape[2])), dim=1):
+        if wide:
+            total = torch.baddbmm(block.square().sum(dim=2, keepdim=True) + squared, block, columns, alpha=-2)
+            yield total.clamp_(min=0)
+            continue
         total = (block[:, :, 0, None] - columns[:, None, 0]).square_()
         for axis in range(1, block.shape[2]):
             offset = block[:, :, axis, None] - columns[:, None, axis]

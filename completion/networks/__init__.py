@@ -5,6 +5,7 @@ Networks know no loss and no unit; clouds are in the network frame (see :mod:`co
 
 from __future__ import annotations
 
+from completion.networks.ecg import ECG
 from completion.networks.foldingnet import FoldingNet
 from completion.networks.interface import Completion, CompletionNetwork, Denoising, Published
 from completion.networks.pcn import PCN
@@ -16,4 +17,5 @@ NETWORKS: dict[str, type[CompletionNetwork]] = {
     "pcn": PCN,
     "topnet": TopNet,
     "foldingnet": FoldingNet,
+    "ecg": ECG,
 }

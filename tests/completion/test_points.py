@@ -70,8 +70,9 @@ def test_neighbours_equal_the_definition(shape: tuple[int, ...], lattice: bool, 
     torch.testing.assert_close(reached, wanted)
 
 
-def test_neighbours_in_a_space_of_features() -> None:
-    features = torch.randn(2, 30, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+@pytest.mark.parametrize("width", [7, 24])
+def test_neighbours_in_a_space_of_features(width: int) -> None:
+    features = torch.randn(2, 30, width, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 5
     nearest = torch.cdist(features, features).argsort(dim=2)[:, :, :5]
     assert torch.equal(knn(features, features, 5), nearest)
     assert torch.equal(knn(features.float(), features.float(), 5), nearest)
