@@ -296,12 +296,15 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def indices(self, step: int, size: int) -> list[int]:
         """Which pairs stand in the batch of a training step, in order."""
-        position = np.arange(step * size, (step + 1) * size)
-        epochs, within = position // len(self), position % len(self)
-        orders = {
-            e: np.random.default_rng([self.seed, 1, e]).permutation(len(self)) for e in np.unique(epochs).tolist()
-        }
-        return [int(orders[e][i]) for e, i in zip(epochs.tolist(), within.tolist(), strict=True)]
+        return batch_indices(len(self), self.seed, step, size)
+
+
+def batch_indices(length: int, seed: int, step: int, size: int) -> list[int]:
+    """Which of ``length`` samples stand in the batch of a training step: each epoch in a new random order."""
+    position = np.arange(step * size, (step + 1) * size)
+    epochs, within = position // length, position % length
+    orders = {e: np.random.default_rng([seed, 1, e]).permutation(length) for e in np.unique(epochs).tolist()}
+    return [int(orders[e][i]) for e, i in zip(epochs.tolist(), within.tolist(), strict=True)]
 
 
 def _augment(
@@ -316,7 +319,29 @@ def _augment(
     linear = linear * np.exp(how.stretch * scales)
     if how.mirror and flip < 0.5:
         linear = linear @ np.diag([1.0, -1.0, 1.0])
-    centre = partial.mean(axis=0)
+    return distort(partial, truth, linear, partial.mean(axis=0), how, cut, direction, rng)
+
+
+def distort(
+    partial: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    linear: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    how: Augmentation,
+    cut: NDArray[np.float64],
+    direction: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Apply ``linear (3, 3)`` about ``centre (3,)`` to both clouds, then noise and crop to the partial.
+
+    Args:
+        partial, truth: ``(N, 3)`` and ``(M, 3)``.
+        linear, centre: the map.
+        how: sizes of crop and noise.
+        cut: two numbers in [0, 1): whether to crop and how much of ``how.crop``.
+        direction: ``(3,)`` normal of the cropping plane.
+        rng: of the noise.
+    """
     partial, truth = (partial - centre) @ linear.T + centre, (truth - centre) @ linear.T + centre
     if how.crop > 0 and cut[0] < 0.5:
         height = partial @ direction
