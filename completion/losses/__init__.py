@@ -26,9 +26,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from completion.losses.apml import apml
 from completion.losses.chamfer import cd_asymmetric, cd_l1, cd_l2
 from completion.losses.dcd import dcd
 from completion.losses.declared import DECLARED, Declaration, gradient_magnitude
+from completion.losses.emd import emd
+from completion.losses.hypercd import hypercd
+from completion.losses.infocd import infocd
 from completion.losses.qal import qal, uncovered
 
 __all__ = [
@@ -36,15 +40,29 @@ __all__ = [
     "LOSSES",
     "Declaration",
     "Loss",
+    "apml",
     "cd_asymmetric",
     "cd_l1",
     "cd_l2",
     "dcd",
+    "emd",
     "gradient_magnitude",
+    "hypercd",
+    "infocd",
     "qal",
     "uncovered",
 ]
 
 Loss = Callable[..., Tensor]
 
-LOSSES: dict[str, Loss] = {"cd_l1": cd_l1, "cd_l2": cd_l2, "cd_asymmetric": cd_asymmetric, "dcd": dcd, "qal": qal}
+LOSSES: dict[str, Loss] = {
+    "cd_l1": cd_l1,
+    "cd_l2": cd_l2,
+    "cd_asymmetric": cd_asymmetric,
+    "dcd": dcd,
+    "qal": qal,
+    "hypercd": hypercd,
+    "infocd": infocd,
+    "emd": emd,
+    "apml": apml,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from completion.losses.precision import at_least_float32
 from completion.losses.reduction import Mask, masked_mean
 from completion.nearest import nearest_neighbours
 
@@ -20,6 +21,8 @@ def dcd(
 ) -> Tensor:
     """Density-aware Chamfer distance (Wu et al., NeurIPS 2021): bounded, and a neighbour shared by many counts less.
 
+    As in wutong16/Density_aware_Chamfer_Distance (``utils_v2/model_utils.py``, ``calc_dcd`` without ``non_reg``).
+
     With n the number of points of one side that share a neighbour (detached) and r the ratio of the sizes, M/N on the
     target's side and N/M on the prediction's::
 
@@ -33,9 +36,9 @@ def dcd(
         prediction_mask, target_mask: ``(B, N)`` and ``(B, M)`` bool, False where a point is padding.
 
     Returns:
-        ``(B,)``.
+        ``(B,)``, float32 for half precision.
     """
-    near = nearest_neighbours(prediction, target, prediction_mask, target_mask)
+    near = nearest_neighbours(*at_least_float32(prediction, target), prediction_mask, target_mask)
     n = prediction.shape[1] if prediction_mask is None else prediction_mask.sum(dim=1, keepdim=True)
     m = target.shape[1] if target_mask is None else target_mask.sum(dim=1, keepdim=True)
     side_a = _side(near.dist_a, near.index_a, target.shape[1], n / m, alpha, lam, prediction_mask)

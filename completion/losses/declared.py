@@ -86,6 +86,20 @@ def _dcd(distance: float, points: int, alpha: float = 1000.0, lam: float = 1.0) 
     return 2 * alpha * distance * math.exp(-alpha * distance**2) / (1 + 1e-6)
 
 
+def _hypercd(distance: float, points: int, alpha: float = 1.0) -> float:
+    excess = alpha * distance**2
+    return 0.0 if excess < 1e-5 else 4 * math.sqrt(alpha) / math.sqrt(2 + excess)
+
+
+def _half_the_points(distance: float, points: int) -> float:
+    return points / 2
+
+
+def _all_the_points(distance: float, points: int) -> float:
+    # Exact in the limit of points far from each other's partners; a few thousandths less on a lattice.
+    return float(points)
+
+
 _MVP = "paul007pl/VRCNet and MVP_Benchmark (utils/model_utils.py)"
 
 DECLARED: dict[str, Declaration] = {
@@ -109,6 +123,32 @@ DECLARED: dict[str, Declaration] = {
         "arXiv 2511.17824; droneslab/qal (scripts/qal_pipeline.py)",
         _qal,
         ("epsilon", "omega", "lambda_attr"),
+    ),
+    "hypercd": Declaration(
+        "mean", False, "alpha: 1/cloud²", "Lin et al., ICCV 2023; Zhang-VISLab/ICCV2023-HyperCD", _hypercd, ("alpha",)
+    ),
+    "infocd": Declaration(
+        "sum",
+        False,
+        "none",
+        "Lin et al., NeurIPS 2023; Zhang-VISLab/NeurIPS2023-InfoCD (calc_cd_like_InfoV2)",
+        _half_the_points,
+    ),
+    "emd": Declaration(
+        "mean",
+        True,
+        "eps: cloud; rounds: none",
+        "Liu et al., AAAI 2020; Colin97/MSN-Point-Cloud-Completion (emd/)",
+        _one,
+        ("eps",),
+    ),
+    "apml": Declaration(
+        "sum",
+        False,
+        "p_min: none; rounds: none",
+        "apm-loss/apml (src/loss/apml_loss.py)",
+        _all_the_points,
+        ("p_min",),
     ),
 }
 """By the names of ``LOSSES``."""

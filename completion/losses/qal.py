@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from completion.losses.precision import at_least_float32
 from completion.losses.reduction import Mask, masked_mean
 from completion.nearest import Neighbours, nearest_neighbours
 
@@ -41,7 +42,7 @@ def qal(
     Returns:
         ``(B,)``.
     """
-    near = nearest_neighbours(prediction, target, prediction_mask, target_mask)
+    near = nearest_neighbours(*at_least_float32(prediction, target), prediction_mask, target_mask)
     sigma_a = torch.sigmoid(omega * (epsilon - near.dist_a))
     sigma_b = torch.sigmoid(omega * (epsilon - near.dist_b))
     coverage = masked_mean((1.5 - sigma_a) * near.dist_a, prediction_mask)

@@ -165,10 +165,11 @@ def test_completion_needs_torch_numpy_and_safetensors_alone(folder) -> None:
         "import numpy as np, torch\n"
         "import completion.train, completion.evaluate, completion.metrics\n"
         "from completion.completer import Completer\n"
-        "from completion.losses import LOSSES\n"
+        "from completion.losses import DECLARED, LOSSES\n"
         "(cloud,) = Completer.load(sys.argv[1], 'cpu')([np.random.default_rng(0).random((200, 3))])\n"
         "one, other = torch.from_numpy(cloud)[None], torch.zeros(1, 1, 3)\n"
-        "print(*(float(loss(one, other)) for loss in LOSSES.values()))\n"
+        "sizes = {name: len(cloud) if DECLARED[name].equal_sizes else 1 for name in LOSSES}\n"
+        "print(*(float(loss(one, other.expand(1, sizes[name], 3))) for name, loss in LOSSES.items()))\n"
         "assert not {'grasping', 'pipeline'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
