@@ -30,6 +30,7 @@ MERGES = ("append", "replace")
 RATE_SCHEDULES = ("cosine", "step", "constant")
 PRECISIONS = ("float32", "bf16", "fp16")
 GRADIENT_SCALES = ("none", "equal")
+AS_GIVEN = "as given"  # a benchmark's clouds as they are distributed, see completion.datasets.base
 
 
 class ConfigurationError(ValueError):
@@ -92,7 +93,8 @@ class TrainingConfig:
             slower than float32), ``fp16`` on CUDA alone, with a scaled loss.
         ema: decay of the weights' exponential moving average, which the checkpoint then stores; 0 is off.
         input_points, target_points: points drawn from the partial and the true cloud at each visit.
-        normalisation: ``partial`` or ``oracle`` (diagnosis alone).
+        normalisation: a name of :mod:`completion.normalize`, ``partial`` unless for diagnosis; a ``dataset`` may also
+            be taken ``as given``.
         merge: how inference joins the prediction to the observation: ``append`` or ``replace``.
         augmentation: see :class:`completion.datasets.pairs.Augmentation`.
         checkpoint_every, log_every: steps between resume files and between log rows.
@@ -183,7 +185,8 @@ def parse_config(content: Mapping[str, Any], source: str = "configuration") -> T
     _check_loss(config.loss, f"{source}: loss")
     if config.coarse_loss != "same":
         check_name(config.coarse_loss, LOSSES, f"{source}: coarse_loss")
-    check_name(config.normalisation, NORMALISATIONS, f"{source}: normalisation")
+    normalisations = NORMALISATIONS if config.dataset is None else (*NORMALISATIONS, AS_GIVEN)
+    check_name(config.normalisation, normalisations, f"{source}: normalisation")
     check_name(config.merge, MERGES, f"{source}: merge")
     check_name(config.precision, PRECISIONS, f"{source}: precision")
     check_name(config.gradient_scale, GRADIENT_SCALES, f"{source}: gradient_scale")
@@ -270,6 +273,8 @@ def build(kind: Any, value: Any, source: str, key: str = "") -> Any:
         ConfigurationError: naming ``source``, the key, and the nearest known one.
     """
     where = f"{source}: {key}" if key else source
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _build_dataclass(kind, value, source, key)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

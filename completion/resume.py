@@ -23,7 +23,7 @@ from completion.configuration import ConfigurationError, TrainingConfig
 
 RESUME = "training.pt"
 # Keys that may change between a run and its continuation without changing its weights.
-_FREE_KEYS = ("checkpoint_every", "log_every", "pairs", "tensorboard", "compare_with", "init")
+FREE_KEYS = ("checkpoint_every", "log_every", "pairs", "tensorboard", "compare_with", "init")
 
 
 class WeightAverage:
@@ -133,7 +133,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     defaults = json.loads(json.dumps(defaults, default=dataclasses.asdict))
     before, now = {**defaults, **before}, {**defaults, **now}
     differing = [
-        key for key in sorted(before.keys() | now.keys()) if key not in _FREE_KEYS and before.get(key) != now.get(key)
+        key for key in sorted(before.keys() | now.keys()) if key not in FREE_KEYS and before.get(key) != now.get(key)
     ]
     if _content(before["pairs"]) != _content(now["pairs"]):
         differing.append("pairs (content)")

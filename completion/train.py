@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from completion import checkpoint
 from completion.card import training_card
 from completion.checkpoint import build_network, resolve_device
-from completion.configuration import ConfigurationError, TrainingConfig, load_config, plain
+from completion.configuration import AS_GIVEN, ConfigurationError, TrainingConfig, load_config, plain
 from completion.datasets.pairs import PairDataset, chosen, read_pairs
 from completion.distributed import Ranks, join, stop_requests
 from completion.metrics import NETWORK_THRESHOLD, metrics
@@ -319,7 +319,7 @@ def _save_checkpoint(config: TrainingConfig, out: Path, run: Run, data: Any, des
         training["gradient_factors"] = run.factors
     if run.notes:
         training["notes"] = run.notes
-    inference = {
+    inference: dict[str, Any] = {
         "network": description["network"],
         "input_points": config.input_points,
         "output_points": network.output_points,
@@ -330,6 +330,9 @@ def _save_checkpoint(config: TrainingConfig, out: Path, run: Run, data: Any, des
         "loss": description["loss"],
         "training": training,
     }
+    if data.normalisation == AS_GIVEN:  # by the true cloud, which inference has not
+        radius = "-radius" if config.dataset is not None and config.dataset.name == "shapenet55" else ""
+        inference |= {"normalisation": f"partial{radius}", "trained_normalisation": f"oracle{radius}"}
     checkpoint.save(out, network, inference, training_card(out.name, inference))
 
 
