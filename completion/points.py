@@ -8,6 +8,8 @@ from ``|a|²+|b|²−2ab``, which loses near pairs), in blocks, so that memory s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -74,17 +76,28 @@ def farthest_points(points: Tensor, count: int, start: int = 0) -> Tensor:
     planes = _exact(points).transpose(1, 2).contiguous()  # (B, 3, N)
     rounds = min(count, available)
     index = torch.empty((batch, rounds), dtype=torch.int64, device=points.device)
-    distance = torch.full((batch, available), torch.inf, dtype=planes.dtype, device=points.device)
+    compiled = _compiled(planes)
+    if compiled is not None:
+        # A diverging network's values must not lead a loop astray that is promised numbers.
+        compiled.farthest(planes.nan_to_num(0.0).clamp_(-1e18, 1e18).numpy(), start, index.numpy())
+    else:
+        _farthest_torch(planes, start, index)
+    return index[:, torch.arange(count, device=points.device) % rounds]
+
+
+def _farthest_torch(planes: Tensor, start: int, index: Tensor) -> None:
+    """Fill index ``(B, K)`` for planes ``(B, 3, N)``."""
+    batch, _, available = planes.shape
+    distance = torch.full((batch, available), torch.inf, dtype=planes.dtype, device=planes.device)
     offset, squared = torch.empty_like(planes), torch.empty_like(distance)
-    last = torch.full((batch, 1), start, dtype=torch.int64, device=points.device)
-    for step in range(rounds):
+    last = torch.full((batch, 1), start, dtype=torch.int64, device=planes.device)
+    for step in range(index.shape[1]):
         index[:, step] = last[:, 0]
         torch.sub(planes, planes.gather(2, last[:, None].expand(-1, 3, -1)), out=offset)  # (B, 3, N)
         torch.sum(offset.square_(), dim=1, out=squared)
         torch.minimum(distance, squared, out=distance)
         distance.scatter_(1, last, -1.0)  # taken: below every distance, also below that of its doubles
         last = distance.argmax(dim=1, keepdim=True)
-    return index[:, torch.arange(count, device=points.device) % rounds]
 
 
 @torch.no_grad()
@@ -107,7 +120,14 @@ def knn(points_b: Tensor, queries: Tensor, k: int) -> Tensor:
     _check(queries, "queries", width=points_b.shape[-1])
     if not 1 <= k <= points_b.shape[1]:
         raise ValueError(f"cannot find {k} neighbours in a cloud of {points_b.shape[1]} points")
-    return torch.cat([_smallest(distances, k) for distances in _squared_distances(queries, points_b)], dim=1)
+    points, places = _exact(points_b), _exact(queries)
+    compiled = _compiled(points)
+    if compiled is not None and _compiled(places) and points.shape[2] == 3 and len(points) == len(places):
+        index = torch.empty((*places.shape[:2], k), dtype=torch.int64)
+        planes = points.transpose(1, 2).contiguous()
+        compiled.nearest(planes.numpy(), places.detach().contiguous().numpy(), index.numpy())
+        return index
+    return torch.cat([_smallest(distances, k) for distances in _squared_distances(places, points)], dim=1)
 
 
 @torch.no_grad()
@@ -186,6 +206,21 @@ def _check(points: Tensor, name: str, width: int | None = 3) -> None:
         raise ValueError(f"{name} must be (B, N > 0, {width or 'C'}), got {tuple(points.shape)}")
 
 
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType | None:
+    """The numba path, or None where numba is not installed."""
+    try:
+        from completion import _points_numba
+    except ImportError:
+        return None
+    return _points_numba
+
+
+def _compiled(values: Tensor) -> ModuleType | None:
+    """The compiled loops where they take such values: single precision on the CPU."""
+    return _kernels() if values.device.type == "cpu" and values.dtype == torch.float32 else None
+
+
 def _exact(points: Tensor) -> Tensor:
     """Half precision is too coarse for distances."""
     return points.float() if points.dtype in (torch.float16, torch.bfloat16) else points
@@ -217,6 +252,12 @@ def _smallest(distances: Tensor, k: int) -> Tensor:
     """Columns of the k smallest values ``(..., M)`` -> ``(..., k)``, in order; equal values in the columns' order."""
     if k == 1:
         return distances.argmin(dim=-1, keepdim=True)  # documented to give the first of equal ones
+    compiled = _compiled(distances)
+    if compiled is not None:
+        rows = distances.reshape(-1, distances.shape[-1])
+        index = torch.empty((rows.shape[0], k), dtype=torch.int64)
+        compiled.smallest_of_rows(rows.numpy(), index.numpy())
+        return index.view(*distances.shape[:-1], k)
     if distances.dtype != torch.float32:
         return distances.sort(dim=-1, stable=True).indices[..., :k]
     # topk promises no order among equal values. Floats that are not negative are ordered as their bits are, so that

@@ -142,6 +142,37 @@ def test_wrong_input_is_named() -> None:
         three_interpolate(points[:, :3], points, points)
 
 
+@pytest.mark.parametrize("lattice", [False, True])
+def test_compiled_loops_choose_what_torch_chooses(lattice: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    points, queries = cloud(3, 200, 0, lattice), cloud(3, 70, 1, lattice)
+    features = torch.randn(3, 80, 20, generator=torch.Generator().manual_seed(2))
+
+    def results() -> list[torch.Tensor]:
+        return [
+            farthest_points(points, 150, start=7),
+            knn(points, queries, 9),
+            knn(queries, points, 70),
+            knn(features, features, 5),
+            knn(points.half(), queries.half(), 3),
+        ]
+
+    assert operators._compiled(points) is not None
+    fast = results()
+    monkeypatch.setattr(operators, "_kernels", lambda: None)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(fast, results(), strict=True))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 3e38])
+def test_values_that_are_no_numbers_end_in_some_index(value: float) -> None:
+    points = cloud(2, 40, 0)
+    points[0, ::3] = value
+    points[1] = value
+    for index in (farthest_points(points, 40), knn(points, points, 6), ball_query(points, points, 0.2, 3)):
+        assert index.min() >= 0 and index.max() < 40
+    assert farthest_points(points, 40).sort(dim=1).values.tolist() == [list(range(40))] * 2
+
+
 @pytest.mark.gpu
 def test_a_gpu_finds_the_same() -> None:
     if not torch.cuda.is_available():
