@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,20 +141,15 @@ def _compiled_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | No
 
         # OpenMP is what torch has loaded anyway; numba would try TBB first and warn of an old one.
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
-        from completion._nearest_numba import brute_force
+        from completion._nearest_numba import nearest_both_ways
     except ImportError:
         return None
     most = numba.get_num_threads()
 
     def run(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        # Coordinates first, so that the inner loop reads three contiguous rows.
-        a_axes = np.ascontiguousarray(a.numpy().transpose(0, 2, 1))
-        b_axes = np.ascontiguousarray(b.numpy().transpose(0, 2, 1))
-        index_a = np.zeros((a.shape[0], a.shape[1]), np.int64)
-        index_b = np.zeros((b.shape[0], b.shape[1]), np.int64)
         with _KERNEL_LOCK:
             numba.set_num_threads(max(1, min(torch.get_num_threads(), most)))
-            brute_force(a_axes, b_axes, index_a, index_b)
+            index_a, index_b = nearest_both_ways(a.contiguous().numpy(), b.contiguous().numpy())
         return torch.from_numpy(index_a), torch.from_numpy(index_b)
 
     return run
