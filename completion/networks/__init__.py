@@ -5,6 +5,7 @@ Networks know no loss and no unit; clouds are in the network frame (see :mod:`co
 
 from __future__ import annotations
 
+from completion.networks.adapointr import AdaPoinTr
 from completion.networks.ecg import ECG
 from completion.networks.foldingnet import FoldingNet
 from completion.networks.interface import Completion, CompletionNetwork, Denoising, Published
@@ -18,4 +19,5 @@ NETWORKS: dict[str, type[CompletionNetwork]] = {
     "topnet": TopNet,
     "foldingnet": FoldingNet,
     "ecg": ECG,
+    "adapointr": AdaPoinTr,
 }
