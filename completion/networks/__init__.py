@@ -10,6 +10,7 @@ from completion.networks.ecg import ECG
 from completion.networks.foldingnet import FoldingNet
 from completion.networks.interface import Completion, CompletionNetwork, Denoising, Published
 from completion.networks.pcn import PCN
+from completion.networks.qal_minimal import QALMinimal
 from completion.networks.topnet import TopNet
 
 __all__ = ["NETWORKS", "Completion", "CompletionNetwork", "Denoising", "Published"]
@@ -19,5 +20,6 @@ NETWORKS: dict[str, type[CompletionNetwork]] = {
     "topnet": TopNet,
     "foldingnet": FoldingNet,
     "ecg": ECG,
+    "qal_minimal": QALMinimal,
     "adapointr": AdaPoinTr,
 }

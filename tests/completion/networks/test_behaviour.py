@@ -10,7 +10,7 @@ import torch
 from completion.networks import NETWORKS, Completion, CompletionNetwork
 
 # The order of the input does not matter to them; the others sample it from its first point on.
-SETS = ("pcn", "topnet", "foldingnet", "ecg")
+SETS = ("pcn", "topnet", "foldingnet", "ecg", "qal_minimal")
 NARROW = {
     "encoder_channels": (8, 12, 16, 28),
     "root_channels": (16, 12),
@@ -31,6 +31,7 @@ SIZES = {
         16384: {"grid": 4},
     },
     **{name: {p: {"output_points": p} for p in (2048, 4096, 8192, 16384)} for name in ("topnet", "foldingnet", "ecg")},
+    "qal_minimal": {p: {"output_points": p, "encoder_channels": (8, 16)} for p in (2048, 4096, 8192, 16384)},
 }
 names = pytest.mark.parametrize("name", sorted(NETWORKS))
 
@@ -71,7 +72,7 @@ def test_any_number_of_points_from_64_on_goes_in(name: str, count: int) -> None:
 def test_the_sizes_of_the_field_come_out(name: str, points: int) -> None:
     accepted = inspect.signature(NETWORKS[name]).parameters
     widths = {key: value for key, value in NARROW.items() if key in accepted}
-    net = NETWORKS[name](**widths, **SIZES[name][points]).eval()
+    net = NETWORKS[name](**{**widths, **SIZES[name][points]}).eval()
     with torch.no_grad():
         fine = net(cloud(1, 300)).fine
     assert net.output_points == points and fine.shape == (1, points, 3) and fine.isfinite().all()
