@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
-from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, cloud_metrics, metrics
+from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, cloud_metrics, dcd, emd, metrics
 
 
 def test_by_hand() -> None:
@@ -55,3 +57,36 @@ def test_the_part_of_a_cloud_covers_its_part() -> None:
     truth = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0))
     values = metrics(truth[:, :100], truth, 1e-9)
     assert values.coverage.item() == pytest.approx(0.25) and values.spurious.item() == 0
+
+
+def test_dcd_by_hand() -> None:
+    prediction = torch.tensor([[[0.0, 0, 0], [0.02, 0, 0]]], dtype=torch.float64)
+    target = torch.zeros(1, 1, 3, dtype=torch.float64)
+    # The target is shared by two: ½(1 − 2 · 1/2 · (1 + e^−0.4)/2) + ½(1 − ½ · 1).
+    expected = 0.5 * (1 - 2 * (1 + np.exp(-0.4)) / 2 / 2) + 0.5 * (1 - 0.5)
+    assert dcd(prediction, target).item() == pytest.approx(expected, rel=1e-5)
+    assert not dcd(prediction.requires_grad_(), target).requires_grad
+
+
+def test_emd_is_the_least_mean_distance() -> None:
+    rng = np.random.default_rng(0)
+    prediction, target = rng.random((2, 300, 3)), rng.random((2, 300, 3))
+    least = []
+    for a, b in zip(prediction, target, strict=True):
+        table = cdist(a, b)
+        least.append(table[linear_sum_assignment(table)].mean())
+    clouds = torch.from_numpy(prediction), torch.from_numpy(target)
+    assert emd(*clouds, eps=1e-7, rounds=None).tolist() == pytest.approx(least, abs=1e-7)
+    for eps, rounds in ((0.002, 10000), (0.004, 3000)):  # MSN; VRCNet and MVP
+        value = emd(*clouds, eps=eps, rounds=rounds).numpy()
+        assert (np.array(least) - 1e-9 <= value).all() and (value <= np.array(least) + eps).all()
+    assert torch.equal(emd(*clouds), emd(*clouds, eps=0.002, rounds=10000))
+
+
+def test_the_cheap_metrics_pay_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unasked(*_: object, **__: object) -> None:
+        raise AssertionError("computed without being asked for")
+
+    monkeypatch.setattr("completion.losses.emd", unasked)
+    monkeypatch.setattr("completion.losses.dcd", unasked)
+    cloud_metrics(np.eye(3), np.eye(3))
