@@ -45,8 +45,10 @@ def group(features: Tensor, index: Tensor) -> Tensor:
     Returns:
         ``(B, S, k, C)``, differentiable with respect to ``features``.
     """
-    batch, groups, k = index.shape
-    return gather_points(features, index.reshape(batch, groups * k)).view(batch, groups, k, features.shape[-1])
+    batch, available, channels = features.shape
+    # Whole rows: on the CPU several times faster than a gather, which looks up every number by itself.
+    rows = index + available * torch.arange(batch, device=index.device)[:, None, None]
+    return features.reshape(-1, channels).index_select(0, rows.flatten()).view(*index.shape, channels)
 
 
 @torch.no_grad()
