@@ -116,4 +116,8 @@ def _sinkhorn(one: Tensor, other: Tensor, rounds: int, rows: Mask, columns: Mask
         left = left if rows is None else torch.where(rows, left, 0.0)
         right = right / (right * (left @ plan) + _MARGIN)
         right = right if columns is None else torch.where(columns, right, 0.0)
+        # Where one cloud has many times the other's points every round moves that factor from left to right, beyond
+        # float32's range. The plan and all that follows depend on their product alone.
+        excess = right.max()
+        left, right = left * excess, right / excess
     return plan * left[:, None] * right

@@ -66,3 +66,16 @@ def test_a_probability_outside_its_range_is_refused(p_min: float) -> None:
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match=r"got \(1, 4, 2\)"):
         apml(torch.rand(1, 4, 2), torch.rand(1, 5, 3))
+
+
+@pytest.mark.parametrize("sizes", [(4, 900), (900, 4)])
+def test_very_unequal_sizes_stay_within_float32(sizes: tuple[int, int]) -> None:
+    """Normalising elements, not two vectors: no factor of 225 a round can pile up there."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(1, n, 3, generator=generator) for n in sizes)
+    distances = torch.cdist(a.double(), b.double())[0]
+    plan = (_soft_min(distances, None, 0.8) + _soft_min(distances.T, None, 0.8).T) / 2
+    for _ in range(20):
+        plan = plan / (plan.sum(1, keepdim=True) + 1e-8)
+        plan = plan / (plan.sum(0, keepdim=True) + 1e-8)
+    assert apml(a, b).item() == pytest.approx((plan * distances).sum().item(), rel=1e-4)
