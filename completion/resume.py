@@ -92,6 +92,12 @@ def save(out: Path, run: Run, description: dict[str, Any]) -> None:
     temporary.replace(out / RESUME)
 
 
+def clear_leftovers(out: Path) -> None:
+    """Remove what processes that were killed while writing left behind."""
+    for path in out.glob(f".{RESUME}.*"):
+        path.unlink(missing_ok=True)
+
+
 def restore(out: Path, run: Run, description: dict[str, Any], device: torch.device) -> None:
     """Bring ``run`` to where ``out/training.pt`` stands; nothing happens where there is none.
 

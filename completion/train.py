@@ -36,7 +36,7 @@ from completion.metrics import NETWORK_THRESHOLD, metrics
 from completion.networks import Completion, CompletionNetwork, Denoising
 from completion.networks.plugins import identity
 from completion.objective import gradient_factors, loss_terms, total_loss
-from completion.resume import RESUME, Run, WeightAverage, restore, save
+from completion.resume import RESUME, Run, WeightAverage, clear_leftovers, restore, save
 from completion.schedules import fine_weight, learning_rate, share_of_run
 from completion.training_log import NOTES, TrainingLog
 from completion.watch import Watch, flat_spurious
@@ -95,6 +95,8 @@ def train(
             torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
             WeightAverage(network, config.ema) if config.ema else None,
         )
+        if ranks.first:
+            clear_leftovers(out)
         if not resume and ranks.first:
             # The resume file first: as long as it is there, the next run would go on with it.
             for name in (RESUME, checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.EVALUATION, NOTES):

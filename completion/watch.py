@@ -43,7 +43,8 @@ RISE_ROWS, RISE, RISE_RATIO = 0.2, 0.03, 1.25
 # No gain over CD: over the last GAIN_ROWS of the rows, coverage is not GAIN higher and spurious not GAIN lower.
 GAIN_ROWS, GAIN = 0.25, 0.005
 FEWEST_ROWS = 8
-FLAT_VARIATION, FLAT_NEIGHBOURS, _FLAT_SAMPLES, _FLAT_POINTS = 0.01, 12, 8, 1024
+# A ball of 1,024 points has a surface variation of 0.002 at 12 neighbours, a plane 0.
+FLAT_VARIATION, FLAT_NEIGHBOURS, _FLAT_SAMPLES, _FLAT_POINTS = 0.001, 12, 8, 1024
 
 
 class Finding(NamedTuple):

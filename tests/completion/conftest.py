@@ -120,3 +120,36 @@ def save_checkpoint(inference_config: dict[str, Any], fresh_network: Callable[[]
         return checkpoint.save(folder, fresh_network(), {**inference_config, **changes}, "# card\n")
 
     return save
+
+
+@pytest.fixture(scope="session")
+def pair_file() -> Callable[..., Path]:
+    """``pair_file(path, objects=, views=, seed=)`` -> path, for fixtures that outlive a test."""
+
+    def write(path: Path, objects: int = 3, views: int = 4, seed: int = 0) -> Path:
+        np.savez(path, **pair_arrays(objects, views, seed))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def training_keys() -> Callable[..., dict[str, Any]]:
+    """``training_keys(pair file, **changes)`` -> the keys of a training file that takes a moment."""
+
+    def keys(pairs: Path, **changes: Any) -> dict[str, Any]:
+        content = {
+            "pairs": [str(pairs)],
+            "network": {"name": "pcn", "parameters": _SMALL_PCN},
+            "loss": {"name": "cd_l1"},
+            "steps": 6,
+            "batch_size": 4,
+            "input_points": 64,
+            "target_points": 64,
+            "warmup_steps": 2,
+            "log_every": 2,
+            "checkpoint_every": 2,
+        }
+        return {**content, **changes}
+
+    return keys
