@@ -10,6 +10,7 @@ from completion.networks.ecg import ECG
 from completion.networks.foldingnet import FoldingNet
 from completion.networks.interface import Completion, CompletionNetwork, Denoising, Published
 from completion.networks.pcn import PCN
+from completion.networks.pointr import PoinTr
 from completion.networks.qal_minimal import QALMinimal
 from completion.networks.topnet import TopNet
 
@@ -22,4 +23,5 @@ NETWORKS: dict[str, type[CompletionNetwork]] = {
     "ecg": ECG,
     "qal_minimal": QALMinimal,
     "adapointr": AdaPoinTr,
+    "pointr": PoinTr,
 }

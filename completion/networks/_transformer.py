@@ -183,16 +183,15 @@ def concat_linear(layer: nn.Linear, first: Tensor, *rest: Tensor) -> Tensor:
     return total
 
 
-def global_maximum(layers: nn.Sequential, tokens: Tensor, count: int | None = None) -> Tensor:
-    """Layers of :func:`norm_mlp`, then the maximum over the first ``count`` tokens: ``(B, N, C)`` -> ``(B, D)``."""
-    norm = cast(nn.BatchNorm1d, layers[1])
-    hidden = F.leaky_relu(batch_norm(norm, layers[0](tokens[:, :count])), 0.2)
-    return layers[3](hidden).amax(dim=1)
-
-
 def norm_mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """The four layers that :func:`global_maximum` applies, numbered as published."""
+    """The four layers that :func:`through_norm` applies, numbered as published."""
     return nn.Sequential(nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, out))
+
+
+def through_norm(layers: nn.Sequential, tokens: Tensor) -> Tensor:
+    """Linear, batch norm over all tokens, leaky ReLU, linear: ``(B, N, C)`` -> ``(B, N, D)``."""
+    norm = cast(nn.BatchNorm1d, layers[1])
+    return layers[3](F.leaky_relu(batch_norm(norm, layers[0](tokens)), 0.2))
 
 
 def look(count: int, hidden: int, device: torch.device) -> Tensor:

@@ -29,12 +29,12 @@ from completion.networks._transformer import (
     GraphGrouper,
     Mlp,
     concat_linear,
-    global_maximum,
     graph_map,
     look,
     neighbours,
     norm_mlp,
     small_linears,
+    through_norm,
     unused,
 )
 from completion.networks.interface import Completion, CompletionNetwork, Denoising, Published, StateDict
@@ -164,7 +164,7 @@ class AdaPoinTr(CompletionNetwork):
         noised = self._noised(partial, truth) if self.training else None
         tokens, centres = self.base_model(partial, noised)  # (B, Q + D, width), (B, Q + D, 3)
         asked = self.num_query
-        whole = global_maximum(self.increase_dim, tokens, asked)  # (B, hidden)
+        whole = through_norm(self.increase_dim, tokens[:, :asked]).amax(dim=1)  # (B, hidden)
         features = concat_linear(self.reduce_map, whole, tokens, centres)  # (B, Q + D, width)
         grown = concat_linear(self.decode_head.fc1, features[:, :asked].amax(dim=1), features)
         offsets = self.decode_head.fc2(F.gelu(grown)).unflatten(2, (self.factor, 3))  # (B, Q + D, factor, 3)
