@@ -206,12 +206,11 @@ def compare(
     """
     if not checkpoints:
         raise ComparisonError("nothing to compare: name at least one checkpoint")
-    trust = {"trust_code": True} if trust_code else {}
     evaluation = PairEvaluation(pairs, training_pairs, seed, all_metrics=all_metrics)
     members, configs = [], []
     baselines: dict[tuple[str, int], Table] = {}
     for number, path in enumerate(checkpoints):
-        checkpoint = load(path, device, **trust)
+        checkpoint = load(path, device, trust_code=trust_code)
         config = dict(checkpoint.config)
         table = evaluation.table(checkpoint)
         # One checkpoint in memory at a time.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from completion.checkpoint import CARD, EVALUATION, Checkpoint, load, write_text
 from completion.datasets.pairs import PairDataset, PairFile, read_pairs
-from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, from_distances
+from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD, dcd, emd, from_distances
 from completion.nearest import nearest_neighbours
 from completion.points import sample_indices
 from completion.train import training_card
@@ -304,16 +304,15 @@ def _means(distances: Sequence[Distances], scale: Tensor) -> dict[str, float]:
 
 
 def _extra(batches: Iterable[Tensor], truth: Tensor, seed: int) -> dict[str, float]:
-    """Mean DCD and EMD; EMD matches one to one, so as many points as the truth has are drawn from a cloud."""
-    from completion.metrics import dcd, emd
-
+    """Mean DCD and EMD; EMD matches one to one, so of the larger cloud as many points are drawn as the other has."""
     values: dict[str, list[Tensor]] = {"dcd": [], "emd": []}
     start = 0
     for cloud in batches:
         target = truth[start : start + len(cloud)]
-        drawn = sample_indices(cloud.shape[1], target.shape[1], np.random.default_rng([seed, 8, start]))
+        count, rng = min(cloud.shape[1], target.shape[1]), np.random.default_rng([seed, 8, start])
+        ours, theirs = (one[:, sample_indices(one.shape[1], count, rng)] for one in (cloud, target))
         values["dcd"].append(dcd(cloud, target))
-        values["emd"].append(emd(cloud[:, drawn], target))
+        values["emd"].append(emd(ours, theirs))
         start += len(cloud)
     return {name: _mean(parts) for name, parts in values.items()}
 

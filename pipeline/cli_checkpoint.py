@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_options import Device, DeviceOption, TrustCode
+from pipeline.progress import told_progress
 
 app = typer.Typer(help="Look at checkpoints, import public ones, measure them.", no_args_is_help=True)
 
@@ -101,16 +102,93 @@ def _parameters(given: list[str]) -> dict[str, Any]:
 
 @app.command("evaluate")
 def checkpoint_evaluate(
-    path: Annotated[Path, typer.Argument(help="A checkpoint folder; its card gets the figures.")],
-    pairs: Annotated[Path, typer.Option("--pairs", help="Pair file of objects that the network never saw.")],
-    training: Annotated[list[Path], typer.Option("--training", help="The pair files it was trained on.")],
+    paths: Annotated[list[Path], typer.Argument(help="Checkpoint folders, or names of shipped ones.")],
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help="Pair file of objects that the networks never saw.")
+    ] = None,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option("--training", help="The pair files they were trained on, for the retrieval baseline."),
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", help="Instead of pairs: mvp, pcn, shapenet55 or completion3d.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The benchmark's folder.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Of the benchmark. Default: test (completion3d: val).")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="KEY=VALUE of the benchmark's reader, for example difficulty=hard, subset=34."),
+    ] = None,
+    most: Annotated[int | None, typer.Option("--most", min=1, help="So many samples of the benchmark, evenly.")] = None,
+    all_metrics: Annotated[bool, typer.Option("--all-metrics", help="DCD and EMD too; about a second a pair.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the table too: .csv, .md or .json.")] = None,
+    trust_code: TrustCode = False,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """Measure a checkpoint on novel objects, beside the partial cloud and the nearest training shape."""
-    from completion.evaluate import evaluate, verdicts, write_evaluation
+    """Measure checkpoints on novel objects, or on a benchmark in its own metrics; several make one table.
 
-    table = evaluate(path.resolve(), pairs, training, device=device.value)
-    card = write_evaluation(path.resolve(), table, pairs)
-    for sentence in verdicts(table):
-        print(sentence.replace("*", ""))
-    print(f"card       {card}")
+    Checkpoints of the same loss and network are one row: mean and spread over seeds. A single folder's card gets the
+    figures.
+    """
+    from completion.comparison import check_output
+
+    if (pairs is None) == (benchmark is None):
+        raise ValueError("name what to measure on: --pairs FILE, or --benchmark NAME with --data ROOT; one of the two")
+    if out is not None:
+        check_output(out)
+    if benchmark is None:
+        _on_pairs(paths, pairs, training or [], all_metrics, out, trust_code, device.value)
+        return
+    if data is None:
+        raise ValueError(f"--benchmark {benchmark}: name its folder with --data")
+    from completion.benchmark_evaluation import evaluate_benchmark, write_results
+    from pipeline.console_checkpoint import show_benchmarks
+
+    results = []
+    for path in paths:
+        with told_progress(path.name, "sample") as progress:
+            results += evaluate_benchmark(
+                path,
+                benchmark,
+                data,
+                split,
+                _parameters(option or []),
+                most,
+                device=device.value,
+                all_metrics=all_metrics,
+                trust_code=trust_code,
+                progress=progress,
+            )
+    show_benchmarks(results)
+    if out is not None:
+        print(f"table      {write_results(results, out)}")
+
+
+def _on_pairs(
+    paths: list[Path],
+    pairs: Path | None,
+    training: list[Path],
+    all_metrics: bool,
+    out: Path | None,
+    trust_code: bool,
+    device: str,
+) -> None:
+    from completion import checkpoint
+    from completion.comparison import compare
+    from completion.evaluate import verdicts, write_evaluation
+    from pipeline.console_checkpoint import show_comparison
+
+    assert pairs is not None
+    with told_progress("evaluate", "checkpoint") as progress:
+        comparison = compare(paths, pairs, training, 0, device, all_metrics, trust_code, progress)
+    show_comparison(comparison)
+    if len(paths) == 1:
+        table = comparison.members[0].table
+        for sentence in verdicts(table):
+            print(sentence.replace("*", ""))
+        if str(paths[0]) not in checkpoint.shipped():  # the cards of those are not the user's to change
+            print(f"card       {write_evaluation(paths[0].resolve(), table, pairs)}")
+    if out is not None:
+        print(f"table      {comparison.write(out)}")
