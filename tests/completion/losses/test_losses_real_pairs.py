@@ -15,6 +15,7 @@ from scipy.spatial.distance import cdist
 from completion.losses import LOSSES, apml, emd
 from completion.metrics import cloud_metrics
 
+pytestmark = pytest.mark.real_data
 PAIRS = ("airplane", "chair", "cabinet_0", "cabinet_3")
 SIZES = {"airplane": (2048, 16384), "chair": (609, 16384), "cabinet_0": (8192, 8192), "cabinet_3": (8192, 8192)}
 
