@@ -12,6 +12,7 @@ from completion.networks.interface import Completion, CompletionNetwork, Denoisi
 from completion.networks.pcn import PCN
 from completion.networks.pointr import PoinTr
 from completion.networks.qal_minimal import QALMinimal
+from completion.networks.snowflakenet import SnowflakeNet
 from completion.networks.topnet import TopNet
 
 __all__ = ["NETWORKS", "Completion", "CompletionNetwork", "Denoising", "Published"]
@@ -24,4 +25,5 @@ NETWORKS: dict[str, type[CompletionNetwork]] = {
     "qal_minimal": QALMinimal,
     "adapointr": AdaPoinTr,
     "pointr": PoinTr,
+    "snowflakenet": SnowflakeNet,
 }
