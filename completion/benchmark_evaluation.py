@@ -238,8 +238,8 @@ def _complete(checkpoint: Checkpoint, data: BenchmarkData, indices: list[int], s
     for index in indices:
         sample = data.sample(index)
         transform = transform_of(mode, sample.partial, sample.truth)
-        points = data.choose(sample.partial, data.input_points, np.random.default_rng([seed, 1, index]))
-        inputs.append(transform.to_network(sample.partial[points]))
+        shown = data.shown(sample.partial, np.random.default_rng([seed, 1, index]))
+        inputs.append(transform.to_network(shown))
         transforms.append(transform)
         truths.append(sample.truth)
     where = next(checkpoint.network.parameters()).device

@@ -62,6 +62,15 @@ def show_benchmarks(results: Sequence[BenchmarkResult], console: Console | None 
             style = "bold" if name == "mean" else ""
             table.add_row(name, str(count), *(f"{value:.4g}" for value in figures.values()), style=style)
         console.print(table)
+    if len({result.checkpoint for result in results}) > 1:
+        console.print("\n[bold]All of them[/]")
+        table = Table(box=None, pad_edge=False)
+        table.add_column("checkpoint")
+        for title in ("", *results[0].overall):
+            table.add_column(title, justify="right")
+        for result in results:
+            table.add_row(result.checkpoint, result.variant, *(f"{value:.4g}" for value in result.overall.values()))
+        console.print(table)
     _show_notes(list(dict.fromkeys(note for result in results for note in result.notes)), console)
 
 

@@ -146,9 +146,9 @@ class BenchmarkData(ABC):
                 )
         return pair
 
-    def choose(self, cloud: NDArray[np.floating[Any]], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Which points of a partial cloud a network sees, ``(count,)``."""
-        return sample_indices(len(cloud), count, rng)
+    def shown(self, cloud: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """What a network sees of a partial cloud ``(N, 3)``: ``(input_points, 3)``, a smaller cloud in part twice."""
+        return cloud[sample_indices(len(cloud), self.input_points, rng)]
 
     def indices(self, step: int, size: int) -> list[int]:
         """Which samples stand in the batch of a training step, in order."""
@@ -167,9 +167,9 @@ class BenchmarkData(ABC):
             pair.partial.astype(np.float64), pair.truth.astype(np.float64), self.augmentation, rng
         )
         transform = transform_of(self._mode, partial, truth)  # of the whole clouds, as at inference
-        chosen = self.choose(partial, self.input_points, rng)
+        partial = self.shown(partial, rng)
         truth = truth[sample_indices(len(truth), self.target_points, rng)]
-        return transform.to_network(partial[chosen]), transform.to_network(truth)
+        return transform.to_network(partial), transform.to_network(truth)
 
     def describe(self) -> list[dict[str, Any]]:
         """Name, number of samples and a hash of what decides over them."""

@@ -6,7 +6,9 @@ Layout, as GRNet and PoinTr (``DATASET.md``, ``datasets/PCNDataset.py``) read it
     {train,val,test}/partial/<taxonomy>/<model>/<view>.pcd   00 to 07 in train, 00 alone in val and test
     {train,val,test}/complete/<taxonomy>/<model>.pcd         16384 points
 
-A partial cloud has any number of points. Every view is a sample, so an epoch shows each training model eight times.
+A partial cloud has any number of points; one with fewer than a network takes is shown in part twice, as by PCN's own
+code, or filled up with zeros, as GRNet's and PoinTr's loaders do (``fill``: networks know what they were trained with).
+Every view is a sample, so an epoch shows each training model eight times.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from completion.datasets.base import AS_GIVEN, BenchmarkData, DatasetError, Sample, absent
 from completion.datasets.pairs import Augmentation
 from completion.datasets.pcd import read_pcd
 
 TRAIN_VIEWS = 8
+FILLS = ("repeat", "zeros")
 # PoinTr's and GRNet's name of the same list.
 LISTS = ("PCN.json", "ShapeNet.json")
 
@@ -33,6 +37,7 @@ class PCNData(BenchmarkData):
     Args:
         root: the folder that holds PCN.json, train, val and test.
         split: ``train``, ``val`` or ``test``.
+        fill: ``repeat`` or ``zeros``, where a partial cloud has too few points.
     """
 
     name = "pcn"
@@ -49,10 +54,14 @@ class PCNData(BenchmarkData):
         root: str | Path,
         split: str = "train",
         categories: Sequence[str] = (),
+        fill: str = "repeat",
     ) -> None:
         super().__init__(
             input_points, target_points, augmentation, seed, mode, root=root, split=split, categories=categories
         )
+        if fill not in FILLS:
+            raise DatasetError(f"pcn: no fill {fill!r}; choose {', '.join(FILLS)}")
+        self._fill = fill
         listed = [self.root / name for name in LISTS if (self.root / name).exists()]
         if not listed or not (self.root / split).is_dir():
             names = (LISTS[0] if not listed else listed[0].name, f"{split}/partial", f"{split}/complete")
@@ -84,8 +93,15 @@ class PCNData(BenchmarkData):
             read_pcd(folder / "complete" / taxonomy / f"{model}.pcd"),
         )
 
+    def shown(self, cloud: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """Random points; what lacks is repeated or zero, see the module."""
+        lacking = self.input_points - len(cloud)
+        if self._fill == "repeat" or lacking <= 0:
+            return super().shown(cloud, rng)
+        return np.concatenate([cloud[rng.permutation(len(cloud))], np.zeros((lacking, 3), cloud.dtype)])
+
     def _identity(self) -> Any:
-        return [list(one) for one in self._models]
+        return [[list(one) for one in self._models], self._fill]
 
 
 def _models(path: Path, split: str) -> list[tuple[str, str, list[str]]]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from completion.datasets.base import AS_GIVEN, BenchmarkData, Cloud, DatasetError, Sample, absent, read_lines
 from completion.datasets.pairs import Augmentation
 from completion.datasets.synsets import SYNSETS
-from completion.points import farthest_points, sample_indices
+from completion.points import farthest_points
 
 SUBSETS = {"55": "ShapeNet-55", "34": "ShapeNet-34", "unseen21": "ShapeNet-Unseen21"}
 DIFFICULTIES = {"simple": 0.25, "median": 0.5, "hard": 0.75}
@@ -126,11 +126,12 @@ class ShapeNet55(BenchmarkData):
             raise DatasetError(f"{path}: holds an array of shape {cloud.shape}, not a cloud; copy it again")
         return cloud[:, :3].astype(np.float32)
 
-    def choose(self, cloud: NDArray[np.floating[Any]], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def shown(self, cloud: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """Farthest points, as published; a cloud without more points than wanted is used whole."""
-        if self._sampling == "random" or len(cloud) <= count:
-            return sample_indices(len(cloud), count, rng)
-        return farthest_points(torch.from_numpy(np.asarray(cloud, np.float32))[None], count)[0].numpy()
+        if self._sampling == "random" or len(cloud) <= self.input_points:
+            return super().shown(cloud, rng)
+        points = torch.from_numpy(np.asarray(cloud, np.float32))[None]
+        return cloud[farthest_points(points, self.input_points)[0].numpy()]
 
     def _identity(self) -> Any:
         return [self._files, self.difficulty, self._sampling]

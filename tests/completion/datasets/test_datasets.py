@@ -293,6 +293,43 @@ def test_pcn_lists_every_view_of_a_model_in_the_lists_order(write_benchmark: Wri
     assert len(test) == 3 and test.label(2) == "03001627/test003001627 view 00"
 
 
+def test_pcn_clouds_that_are_too_small_are_repeated_or_filled_with_zeros(write_benchmark: Write) -> None:
+    part = {"root": str(write_benchmark("pcn")), "split": "test"}
+    repeated = open_data(Part("pcn", part), 50, 16).batch(0, 1)[0][0]
+    filled = open_data(Part("pcn", {**part, "fill": "zeros"}), 50, 16)
+    zeros = filled.batch(0, 1)[0][0]
+    partial = rows_of(filled.sample(filled.indices(0, 1)[0]).partial)
+    assert len(partial) == 30 and rows_of(repeated) == partial
+    assert rows_of(zeros) == partial | {(0.0, 0.0, 0.0)} and (zeros == 0).all(dim=1).sum() == 20
+    with pytest.raises(DatasetError, match="no fill 'ones'; choose repeat, zeros"):
+        open_data(Part("pcn", {**part, "fill": "ones"}), 50, 16)
+
+
+@pytest.mark.real_data
+def test_true_pcn_pairs_have_the_scale_that_is_said(real_data: Path, tmp_path: Path) -> None:
+    """Two pairs of the real benchmark, put into its layout: a diagonal of 1, so `as given` and `oracle` agree."""
+    open3d = pytest.importorskip("open3d")
+    rows = []
+    for taxonomy, name, points in (("02691156", "airplane", 2048), ("03001627", "chair", 609)):
+        complete = tmp_path / "test" / "complete" / taxonomy / "m.pcd"
+        partial = tmp_path / "test" / "partial" / taxonomy / "m" / "00.pcd"
+        for path, kind in ((complete, "complete_16384"), (partial, f"partial_{points}")):
+            path.parent.mkdir(parents=True)
+            cloud = open3d.io.read_point_cloud(str(real_data / "pairs" / f"{name}_{kind}.ply"))
+            assert open3d.io.write_point_cloud(str(path), cloud, write_ascii=name == "chair")
+        rows.append({"taxonomy_id": taxonomy, "taxonomy_name": name, "train": [], "val": [], "test": ["m"]})
+    (tmp_path / "PCN.json").write_text(json.dumps(rows))
+    part = Part("pcn", {"root": str(tmp_path), "split": "test"})
+    data = open_data(part, 2048, 16384)
+    for i, points in enumerate((2048, 609)):
+        sample = data.sample(i)
+        assert len(sample.partial) == points and len(sample.truth) == 16384
+        assert np.linalg.norm(np.ptp(sample.truth, axis=0)) == pytest.approx(1, abs=0.01)
+    given, oracle = data.batch(0, 2), open_data(part, 2048, 16384, mode="oracle").batch(0, 2)
+    for ours, theirs in zip(given, oracle, strict=True):
+        assert (ours - theirs).abs().max() < 0.006
+
+
 def test_pcn_touches_no_cloud_before_it_is_asked_for(write_benchmark: Write) -> None:
     root = write_benchmark("pcn")
     data = opened("pcn", root)
