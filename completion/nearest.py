@@ -1,17 +1,20 @@
 """Nearest neighbours both ways: the one hot loop of losses and metrics.
 
-The search finds indices only; distances are then formed from the gathered points in torch, so that autograd needs no
-formula of ours. On the CPU a compiled brute-force loop takes both minima in one pass over the pairs (no tree: trees
-slow down many times when a prediction is still far from its target). Where numba is missing, and on other devices,
-blocks of the distance matrix are formed in torch; memory stays linear in points.
+The search finds indices only, the exact ones (ties to the lowest index); distances are formed from the chosen pairs and
+carry the gradient. On the CPU both are compiled loops (:mod:`completion._nearest_numba`,
+:mod:`completion._distances_numba`), on CUDA the search is a Triton kernel where Triton is installed
+(:mod:`completion._nearest_triton`). Elsewhere blocks of the distance matrix are formed in torch. Memory is linear in
+points on every path.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +23,8 @@ from completion.points import gather_points
 
 # Pairs held at once by the torch path: 64 MB of float32.
 _BLOCK_PAIRS = 1 << 24
-# numba's default threading layer must not be entered by two threads at once.
+_HALF = (torch.float16, torch.bfloat16)
+# numba's threading layers must not be entered by two threads at once.
 _KERNEL_LOCK = threading.Lock()
 
 
@@ -59,13 +63,57 @@ def nearest_neighbours(a: Tensor, b: Tensor, mask_a: Tensor | None = None, mask_
     if mask_a is not None or mask_b is not None:
         return _masked_neighbours(a, b, mask_a, mask_b)
     index_a, index_b = nearest_indices(a.detach(), b.detach())
-    return Neighbours(
-        # vector_norm's derivative at the zero vector is defined as zero, unlike sqrt's.
-        dist_a=torch.linalg.vector_norm(a - gather_points(b, index_a), dim=-1),
-        index_a=index_a,
-        dist_b=torch.linalg.vector_norm(b - gather_points(a, index_b), dim=-1),
-        index_b=index_b,
+    dist_a, dist_b = distances(a, b, index_a, index_b)
+    return Neighbours(dist_a, index_a, dist_b, index_b)
+
+
+def distances(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances ``(B, N)`` from a to ``b[index_a]`` and ``(B, M)`` from b to ``a[index_b]``, differentiable."""
+    if _compiled(a) is None:
+        return _distances_torch(a, b, index_a, index_b)
+    return _Distances.apply(a, b, index_a, index_b)
+
+
+def _distances_torch(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> tuple[Tensor, Tensor]:
+    # vector_norm's derivative at the zero vector is defined as zero, unlike sqrt's.
+    return (
+        torch.linalg.vector_norm(a - gather_points(b, index_a), dim=-1),
+        torch.linalg.vector_norm(b - gather_points(a, index_b), dim=-1),
     )
+
+
+class _Distances(torch.autograd.Function):
+    """The compiled twin of :func:`_distances_torch`, value and gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> tuple[Tensor, Tensor]:
+        dist_a, dist_b = a.new_empty(index_a.shape), b.new_empty(index_b.shape)
+        there, back = _arrays(a, b, index_a, dist_a), _arrays(b, a, index_b, dist_b)
+        with _running(_compiled(a)) as kernels:
+            kernels.distances(*there)
+            kernels.distances(*back)
+        ctx.save_for_backward(a, b, index_a, index_b, dist_a, dist_b)
+        return dist_a, dist_b
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        a, b, index_a, index_b, dist_a, dist_b = ctx.saved_tensors
+        want_a, want_b = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # create_graph: torch derives its own formula, once and again
+            wanted = [cloud for cloud, want in ((a, want_a), (b, want_b)) if want]
+            found = iter(
+                torch.autograd.grad(_distances_torch(a, b, index_a, index_b), wanted, grads, create_graph=True)
+            )
+            return next(found) if want_a else None, next(found) if want_b else None, None, None
+        there, back = _arrays(index_a, dist_a, grads[0]), _arrays(index_b, dist_b, grads[1])
+        clouds = _arrays(a, b)
+        out_a, out_b = torch.zeros(a.shape, dtype=a.dtype), torch.zeros(b.shape, dtype=b.dtype)
+        with _running(_compiled(a)) as kernels:
+            if want_a:
+                kernels.gradient(*clouds, *there, *back, out_a.numpy())
+            if want_b:
+                kernels.gradient(*clouds[::-1], *back, *there, out_b.numpy())
+        return out_a if want_a else None, out_b if want_b else None, None, None
 
 
 def _masked_neighbours(a: Tensor, b: Tensor, mask_a: Tensor | None, mask_b: Tensor | None) -> Neighbours:
@@ -104,15 +152,19 @@ def check_clouds(a: Tensor, b: Tensor) -> None:
 
 def nearest_indices(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The indices alone: ``(B, N)`` into b and ``(B, M)`` into a. The seam for faster kernels."""
-    kernel = _compiled_kernel() if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64) else None
-    if kernel is None:
+    if a.dtype in _HALF:
+        a, b = a.float(), b.float()
+    kernels = _compiled(a)
+    if kernels is None:
         return nearest_indices_torch(a, b)
-    return kernel(a, b)
+    with _running(kernels):
+        index_a, index_b = kernels.nearest_both_ways(*_arrays(a, b))
+    return torch.from_numpy(index_a), torch.from_numpy(index_b)
 
 
 def nearest_indices_torch(a: Tensor, b: Tensor, block_pairs: int = _BLOCK_PAIRS) -> tuple[Tensor, Tensor]:
     """Brute force by blocks of rows, exact differences (no ``|a|²+|b|²−2ab``, which loses the near pairs)."""
-    if a.dtype in (torch.float16, torch.bfloat16):
+    if a.dtype in _HALF:
         a, b = a.float(), b.float()
     batch, n, m = a.shape[0], a.shape[1], b.shape[1]
     rows = max(1, block_pairs // max(1, batch * m))
@@ -133,23 +185,44 @@ def nearest_indices_torch(a: Tensor, b: Tensor, block_pairs: int = _BLOCK_PAIRS)
     return index_a, index_b
 
 
+def _compiled(cloud: Tensor) -> SimpleNamespace | None:
+    """The compiled loops, or None where numba is not installed or the cloud is not theirs to take."""
+    if cloud.device.type != "cpu" or cloud.dtype not in (torch.float32, torch.float64):
+        return None
+    return _compiled_kernels()
+
+
 @lru_cache(maxsize=1)
-def _compiled_kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """The numba path, or None where numba is not installed."""
+def _compiled_kernels() -> SimpleNamespace | None:
     try:
         import numba
 
         # OpenMP is what torch has loaded anyway; numba would try TBB first and warn of an old one.
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
+        from completion._distances_numba import distances, gradient
         from completion._nearest_numba import nearest_both_ways
     except ImportError:
         return None
-    most = numba.get_num_threads()
+    # Starting its threads, numba tells OpenMP how many there are, and with it torch: undo that.
+    threads, most = torch.get_num_threads(), numba.get_num_threads()
+    numba.set_num_threads(min(threads, most))
+    torch.set_num_threads(threads)
+    return SimpleNamespace(
+        nearest_both_ways=nearest_both_ways,
+        distances=distances,
+        gradient=gradient,
+        use_threads=lambda: numba.set_num_threads(max(1, min(torch.get_num_threads(), most))),
+    )
 
-    def run(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        with _KERNEL_LOCK:
-            numba.set_num_threads(max(1, min(torch.get_num_threads(), most)))
-            index_a, index_b = nearest_both_ways(a.contiguous().numpy(), b.contiguous().numpy())
-        return torch.from_numpy(index_a), torch.from_numpy(index_b)
 
-    return run
+@contextmanager
+def _running(kernels: SimpleNamespace | None) -> Iterator[SimpleNamespace]:
+    """The compiled loops, for as long as they may run, on as many threads as torch uses."""
+    assert kernels is not None
+    with _KERNEL_LOCK:
+        kernels.use_threads()
+        yield kernels
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]

@@ -49,7 +49,7 @@ def test_indices_equal_the_double_loop(search, dtype, sizes) -> None:
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="the compiled path needs numba")
 def test_the_compiled_path_is_the_one_in_use() -> None:
-    assert nearest._compiled_kernel() is not None
+    assert nearest._compiled_kernels() is not None
 
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="the compiled path needs numba")
