@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from completion.points import farthest_points, gather_points, knn
+from completion.points import farthest_points, gather_points, group, knn
 
 
 def unused(module: nn.Module) -> None:
@@ -33,16 +33,6 @@ def batch_norm(norm: nn.BatchNorm1d, features: Tensor) -> Tensor:
     return norm(features.reshape(-1, features.shape[-1])).view(features.shape)
 
 
-def pick(features: Tensor, index: Tensor) -> Tensor:
-    """:func:`completion.points.group` by rows of an embedding, which is several times faster on the CPU.
-
-    ``(B, M, C)``, ``(B, N, k)`` int64 -> ``(B, N, k, C)``.
-    """
-    batch, count, _ = features.shape
-    first = count * torch.arange(batch, device=index.device)[:, None, None]
-    return F.embedding(index + first, features.flatten(0, 1))
-
-
 def graph_map(layer: nn.Linear, queries: Tensor, tokens: Tensor, index: Tensor) -> Tensor:
     """Maximum over each query's neighbours of ``leaky(layer(concat(token − query, query)))``.
 
@@ -57,7 +47,7 @@ def graph_map(layer: nn.Linear, queries: Tensor, tokens: Tensor, index: Tensor) 
     """
     of_token, of_query = layer.weight.chunk(2, dim=1)
     picked = (
-        pick(F.linear(tokens, of_token), index).max(dim=2).values
+        group(F.linear(tokens, of_token), index).max(dim=2).values
     )  # (B, N, D): the rest does not depend on the token
     return F.leaky_relu(picked + F.linear(queries, of_query - of_token, layer.bias), 0.2)
 
@@ -153,7 +143,7 @@ class GraphGrouper(nn.Module):
         linear, norm = cast(nn.Linear, layer[0]), cast(nn.GroupNorm, layer[1])
         of_neighbour, of_own = linear.weight.chunk(2, dim=1)
         index = neighbours(points, at, self.k)
-        edges = pick(F.linear(features, of_neighbour), index)  # (B, S, k, D)
+        edges = group(F.linear(features, of_neighbour), index)  # (B, S, k, D)
         edges = edges + F.linear(own, of_own - of_neighbour)[:, :, None]
         # The statistics of the norm run over the edges of one cloud, hence before the maximum; the activation only
         # rises, so it may wait until after it.
