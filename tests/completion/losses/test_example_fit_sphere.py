@@ -47,5 +47,5 @@ def test_a_shape_of_ones_own(tmp_path: Path) -> None:
     """Another sphere, far away and in millimetres: nothing but the radius is left to find."""
     way = np.random.default_rng(0).normal(size=(800, 3))
     np.save(tmp_path / "shape.npy", 1000 + 50 * way / np.linalg.norm(way, axis=1, keepdims=True))
-    for coverage, spurious in printed(str(tmp_path / "shape.npy"), "--steps", "30").values():
-        assert coverage > 0.9 and spurious < 0.05
+    for coverage, spurious in printed(str(tmp_path / "shape.npy"), "--steps", "60").values():
+        assert coverage > 0.95 and spurious < 0.02
