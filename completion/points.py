@@ -245,8 +245,8 @@ def _squared_distances(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
             continue
         total = (block[:, :, 0, None] - columns[:, None, 0]).square_()
         for axis in range(1, block.shape[2]):
-            offset = block[:, :, axis, None] - columns[:, None, axis]
-            total.addcmul_(offset, offset)
+            # Not addcmul, which may fuse product and sum: every path is to round alike, and so to choose alike.
+            total.add_((block[:, :, axis, None] - columns[:, None, axis]).square_())
         yield total
 
 
