@@ -346,7 +346,7 @@ def _recovered(experiment: Experiment, per_view: pd.DataFrame, metrics: list[str
         for split in [WHOLE, *sorted(part["split"].unique())]:
             chosen = [s for s in common if split in (WHOLE, wide.loc[(partial[0], s), "split"])]
             for arm in experiment.arms:
-                if arm.completion != "checkpoint" or arm.name not in present or not chosen:
+                if not arm.is_learned or arm.name not in present or not chosen:
                     continue
                 for metric in metrics:
                     own, low, high = (

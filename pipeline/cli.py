@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.cli_checkpoint import app as checkpoint_app
-from pipeline.cli_options import Device, DeviceOption
+from pipeline.cli_options import Device, DeviceOption, TrustCode
 from pipeline.cli_scoring import app as scoring_app
 from pipeline.cli_scoring import number_list
 from pipeline.cli_training import app as training_app
 from pipeline.cli_trial import app as trial_app
+from pipeline.progress import told_progress
 
 app = typer.Typer(
     name="grasp-utility",
@@ -87,9 +86,10 @@ def run(
     cache: Cache = None,
     device: DeviceOption = Device.auto,
     workers: Workers = 0,
+    trust_code: TrustCode = False,
 ) -> None:
     """Carry out a whole experiment. What is finished and up to date is left alone."""
-    _stages(experiment, out, dataset, cache, device, workers, None)
+    _stages(experiment, out, dataset, cache, device, workers, None, trust_code)
 
 
 @app.command(rich_help_panel=MAIN)
@@ -108,16 +108,20 @@ def frame(
         str, typer.Option("--checkpoint", help="Completion network: a folder or a shipped name; 'partial': none.")
     ] = "pcn-qal",
     device: DeviceOption = Device.auto,
+    trust_code: TrustCode = False,
 ) -> None:
     """Complete, grasp and draw one RGB-D image of your own. There is no truth to score against, and it says so."""
     from pipeline.frame import FrameOptions
     from pipeline.frame import run as carry_out
 
-    options = FrameOptions(depth, out, checkpoint, intrinsics, mask, color, depth_scale, device=device.value)
+    options = FrameOptions(
+        depth, out, checkpoint, intrinsics, mask, color, depth_scale, device=device.value, trust_code=trust_code
+    )
     result = carry_out(options)
     print(f"objects    {len(result.partial.object_ids)}, grasps {len(result.grasps)}")
     print(f"picture    {result.picture}")
-    print(f"note       {result.summary['note']}")
+    for note in (*result.summary["caveats"], result.summary["note"]):
+        print(f"note       {note}")
 
 
 @app.command(rich_help_panel=STAGES)
@@ -135,9 +139,10 @@ def complete(
     dataset: Dataset = None,
     cache: Cache = None,
     device: DeviceOption = Device.auto,
+    trust_code: TrustCode = False,
 ) -> None:
     """Partial clouds -> completed clouds, arm by arm."""
-    _stages(experiment, out, dataset, cache, device, 0, ("complete",))
+    _stages(experiment, out, dataset, cache, device, 0, ("complete",), trust_code)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -176,16 +181,26 @@ def _stages(
     device: Device,
     workers: int,
     stages: tuple[str, ...] | None,
+    trust_code: bool = False,
 ) -> None:
     from pipeline.config import load_experiment
 
     given = {"dataset.root": dataset, "cache": cache}
     overrides = {key: str(value.resolve()) for key, value in given.items() if value is not None}
     experiment = load_experiment(path, overrides)
-    _carry_out(experiment, (out or Path("runs") / experiment.name).resolve(), device, workers, stages)
+    folder = (out or Path("runs") / experiment.name).resolve()
+    _carry_out(experiment, folder, device, workers, stages, trust_code, source=path)
 
 
-def _carry_out(experiment: Any, out: Path, device: Device, workers: int, stages: tuple[str, ...] | None) -> None:
+def _carry_out(
+    experiment: Any,
+    out: Path,
+    device: Device,
+    workers: int,
+    stages: tuple[str, ...] | None,
+    trust_code: bool = False,
+    source: Path | None = None,
+) -> None:
     from pipeline import console
     from pipeline.experiment import STAGES as ALL
     from pipeline.experiment import run_experiment
@@ -197,6 +212,8 @@ def _carry_out(experiment: Any, out: Path, device: Device, workers: int, stages:
         workers=_workers(workers),
         stages=stages or ALL,
         say=lambda line: print(line, flush=True),
+        trust_code=trust_code,
+        source=source,
     )
     console.show(result, whole=stages is None)
     if result.problems:
@@ -237,23 +254,9 @@ def _synthesize(out: Path, workers: int, *, preset: str, **overrides: Any) -> No
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; one of {', '.join(PRESETS)}")
     given = {key: value for key, value in overrides.items() if value is not None}
-    with _progress("synthesize", "step") as progress:
+    with told_progress("synthesize", "step") as progress:
         synthesize(out, **{**vars(PRESETS[preset]), **given}, workers=_workers(workers), progress=progress)
     print(f"dataset    {out}", flush=True)
-
-
-@contextmanager
-def _progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar that a function moves by telling how much is done, and of how much."""
-    from tqdm import tqdm
-
-    with tqdm(desc=title, unit=unit, dynamic_ncols=True) as bar:
-
-        def told(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield told
 
 
 @dataset_app.command("check")
@@ -267,7 +270,7 @@ def dataset_check(
     from pipeline import console
     from pipeline.datasets.check import check_dataset
 
-    with _progress("check", "view") as progress:
+    with told_progress("check", "view") as progress:
         problems = check_dataset(root, camera, progress=progress)
     if console.show_check(root, problems):
         raise typer.Exit(1)
@@ -293,7 +296,7 @@ def dataset_pairs(
     if not scenes:
         raise ValueError(f"{root}: no scene of split {split!r} for camera {camera!r}; choose another --split")
     views = None if every == 1 else dataset.view_ids(scenes[0])[::every]
-    with _progress("pairs", "view") as progress:
+    with told_progress("pairs", "view") as progress:
         made = make_pairs(dataset, scenes, views, out, workers=_workers(workers), progress=progress)
     print(f"pairs      {made.path}: {made.pairs} pairs of {made.objects} objects")
 

@@ -1,10 +1,9 @@
-"""The experiment file: YAML in, validated frozen models out. Every default of a run lives here and nowhere else."""
+"""The experiment file: YAML in, validated frozen models out. Every default of a run lives here, an arm's in `arms`."""
 
 from __future__ import annotations
 
 import difflib
 import os
-import re
 import types
 import typing
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -23,24 +21,20 @@ from pydantic import (
 )
 
 from grasping.utility import METRICS
+from pipeline.arms import Arm, Entry, FrozenModel
 from pipeline.artifacts import default_cache
 from pipeline.scorers import PHYSICS, check_name
 
 FORMAT_VERSION = 1
 Camera = Literal["realsense", "kinect"]
 Split = Literal["train", "test_seen", "test_similar", "test_novel"]
-Entry = Literal["generator", "collision", "both"]
 
 
 class ConfigError(ValueError):
     """An experiment file that cannot be used; the message names the file, the key and the remedy."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DatasetSection(_Model):
+class DatasetSection(FrozenModel):
     """Which observations: a root in GraspNet-1Billion's layout, and the part of it that is used.
 
     Attributes:
@@ -73,43 +67,7 @@ class DatasetSection(_Model):
         return self
 
 
-class Arm(_Model):
-    """One way of completing. Arms of one experiment should differ in one thing only.
-
-    Attributes:
-        name: letters, digits, ``.``, ``_`` and ``-``; names the arm's folder.
-        completion: ``none`` (the partial cloud itself), ``truth`` (the true model) or ``checkpoint``.
-        checkpoint: a checkpoint folder, or the name of one that ships with us.
-        merge: ``replace`` (the network's points only) or ``append`` (the observation kept beside them);
-            left out: what the checkpoint declares.
-        entry: where completion enters, overriding the experiment's ``entry`` for this arm.
-    """
-
-    name: str
-    completion: Literal["none", "truth", "checkpoint"] = "checkpoint"
-    checkpoint: str | None = None
-    merge: Literal["replace", "append"] | None = None
-    entry: Entry | None = None
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError(f"arm name {name!r} names a folder: use letters, digits, '.', '_' and '-'")
-        return name
-
-    @model_validator(mode="after")
-    def _checkpoint_named(self) -> Arm:
-        if self.completion == "checkpoint" and self.checkpoint is None:
-            raise ValueError(
-                f"arm {self.name!r} needs `checkpoint:` (a folder or a shipped name), or `completion: none`"
-            )
-        if self.completion != "checkpoint" and (self.checkpoint is not None or self.merge is not None):
-            raise ValueError(f"arm {self.name!r}: `checkpoint` and `merge` go with `completion: checkpoint`")
-        return self
-
-
-class GeneratorSection(_Model):
+class GeneratorSection(FrozenModel):
     """A grasp generator by name, with its parameters handed on as they are."""
 
     name: str = "antipodal"
@@ -120,7 +78,7 @@ class GeneratorSection(_Model):
         return self.name
 
 
-class StatisticsSection(_Model):
+class StatisticsSection(FrozenModel):
     """How arms are compared.
 
     Attributes:
@@ -132,7 +90,7 @@ class StatisticsSection(_Model):
     draws: int = Field(10_000, ge=100)
 
 
-class PhysicsSection(_Model):
+class PhysicsSection(FrozenModel):
     """How the scorer ``physics`` tries the grasps that the protocol keeps; every other constant of a trial is
     :class:`grasping.physics.TrialSettings`'s own.
 
@@ -151,7 +109,7 @@ class PhysicsSection(_Model):
     repeats: int = Field(1, ge=1, le=1000)
 
 
-class Experiment(_Model):
+class Experiment(FrozenModel):
     """One comparison of arms.
 
     Attributes:
@@ -161,7 +119,7 @@ class Experiment(_Model):
         dataset: the observations.
         arms: names (``partial``, ``oracle``, a shipped checkpoint) or mappings, see :class:`Arm`.
         comparisons: pairs ``[a, b]`` of arms whose difference a - b is reported; left out: every arm against
-            ``partial`` and every later checkpoint against the first.
+            ``partial`` and every later checkpoint or command against the first.
         entry: where completion enters: what the generator samples, what its collision filter tests, or both.
             Where it does not enter, the observed cloud is used.
         density: common voxel edge in metres to which every arm's clouds are brought, so that density does not
@@ -250,8 +208,8 @@ class Experiment(_Model):
         partial = [arm.name for arm in self.arms if arm.completion == "none"]
         if partial:
             pairs += [(arm.name, partial[0]) for arm in self.arms if arm.name != partial[0]]
-        checkpoints = [arm.name for arm in self.arms if arm.completion == "checkpoint"]
-        pairs += [(name, checkpoints[0]) for name in checkpoints[1:]]
+        learned = [arm.name for arm in self.arms if arm.is_learned]
+        pairs += [(name, learned[0]) for name in learned[1:]]
         return tuple(pairs)
 
     def cache_folder(self) -> Path:
@@ -350,13 +308,15 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
         return Path(os.path.normpath(folder / path.expanduser()))
 
     dataset = experiment.dataset.model_copy(update={"root": absolute(experiment.dataset.root)})
-    arms = tuple(
-        # A bare name is a shipped checkpoint; a folder beside the file is ./name.
-        arm.model_copy(update={"checkpoint": str(absolute(Path(arm.checkpoint)))})
-        if arm.checkpoint is not None and "/" in arm.checkpoint
-        else arm
-        for arm in experiment.arms
-    )
+
+    def placed(arm: Arm) -> Arm:
+        if arm.checkpoint is not None and "/" in arm.checkpoint:  # a bare name is a shipped one, ./name a folder
+            return arm.model_copy(update={"checkpoint": str(absolute(Path(arm.checkpoint)))})
+        if arm.command is not None:
+            return arm.model_copy(update={"directory": absolute(arm.directory or Path())})
+        return arm
+
+    arms = tuple(placed(arm) for arm in experiment.arms)
     generators = tuple(
         generator.model_copy(
             update={

@@ -16,6 +16,10 @@ from pipeline.selection import SceneUnit, select
 STAGES = ("observe", "complete", "generate", "score", "aggregate", "report")
 
 
+class ArmError(ValueError):
+    """An arm that cannot be had; the message names it."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """What a run did.
@@ -39,6 +43,8 @@ def run_experiment(
     workers: int,
     stages: tuple[str, ...] = STAGES,
     say: Callable[[str], None],
+    trust_code: bool = False,
+    source: Path | None = None,
 ) -> RunResult:
     """Carry out an experiment, or the named stages of it.
 
@@ -49,6 +55,9 @@ def run_experiment(
         workers: processes.
         stages: in the order of :data:`STAGES`.
         say: is told one line at a time what goes on.
+        trust_code: whether a checkpoint may name code (``module:Class``) that is then imported and run. Never read
+            from the experiment file: it is not the file's to say.
+        source: the experiment file, for messages.
 
     Raises:
         ConfigError, DatasetError, CheckpointError, ScorerError, ArtifactError: for what makes the whole run impossible.
@@ -58,7 +67,10 @@ def run_experiment(
     folder = RunFolder(out)
     units = select(experiment)
     _writable(experiment.cache_folder())
-    _check_parts(experiment, device, stages)
+    try:
+        _check_parts(experiment, device, stages, trust_code)
+    except ArmError as error:
+        raise ConfigError(f"{'' if source is None else f'{source}: '}{error}") from error
     reports: list[StageReport] = []
     with run_lock(out):
         _record(experiment, folder)
@@ -66,7 +78,10 @@ def run_experiment(
             reports.append(observe.run(experiment, folder, units, workers=workers))
             say(_line(reports[-1]))
         if "complete" in stages:
-            reports.append(complete.run(experiment, folder, units, device=device))
+            for arm in experiment.arms:
+                for caveat in complete.caveats(arm):
+                    say(f"note       {arm.name}: {caveat}")
+            reports.append(complete.run(experiment, folder, units, device=device, trust_code=trust_code))
             say(_line(reports[-1]))
         if "generate" in stages:
             reports.append(generate.run(experiment, folder, units, workers=workers))
@@ -94,16 +109,19 @@ def _writable(cache: Path) -> None:
         raise ConfigError(f"{cache}: cannot be the cache folder ({error.strerror}); choose another --cache") from None
 
 
-def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...]) -> None:
+def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], trust_code: bool) -> None:
     """Find out before the work begins whether every arm, generator and scorer can be had."""
     from grasping.generators import make_generator
     from pipeline.complete import describe_arm
     from pipeline.scorers import check_available
 
     for arm in experiment.arms if "complete" in stages else ():
-        _, load = describe_arm(arm, device)
-        if load is not None:
-            load()
+        try:
+            _, load = describe_arm(arm, device, trust_code)
+            if load is not None:
+                load()
+        except ValueError as error:
+            raise ArmError(f"arm {arm.name!r}: {error}") from error
     for scorer in experiment.scorers if "score" in stages else ():
         check_available(scorer)
     for generator in experiment.generators:

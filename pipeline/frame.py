@@ -26,7 +26,8 @@ from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
 from pipeline.artifacts import atomic_write, derive_seed, write_json
 from pipeline.cloud_files import ObjectClouds
-from pipeline.complete import Completion, complete_objects, describe_arm
+from pipeline.command_completer import CommandCompleter
+from pipeline.complete import Completion, caveats, complete_objects, describe_arm
 from pipeline.config import Arm
 from pipeline.datasets.frame import Frame, FrameError, read_frame
 from pipeline.datasets.graspnet import View
@@ -56,6 +57,7 @@ class FrameOptions:
         density: voxel edge of all clouds, metres.
         drawn: grasps drawn for each object, the most confident ones; None = by the number of objects, 2 to 5.
         seed: of everything random.
+        trust_code: whether the checkpoint may name code (``module:Class``) that is then imported and run.
     """
 
     depth: Path
@@ -72,6 +74,7 @@ class FrameOptions:
     density: float = 0.003
     drawn: int | None = None
     seed: int = 0
+    trust_code: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +215,16 @@ def _centred(
 
 
 def _network(options: FrameOptions) -> Completion:
-    merge: Any = options.merge
-    _, load = describe_arm(Arm(name="frame", checkpoint=options.checkpoint, merge=merge), options.device)
+    _, load = describe_arm(_arm(options), options.device, options.trust_code)
     assert load is not None
-    return load()
+    network = load()
+    assert not isinstance(network, CommandCompleter)  # of a checkpoint
+    return network
+
+
+def _arm(options: FrameOptions) -> Arm:
+    merge: Any = options.merge
+    return Arm(name="frame", checkpoint=options.checkpoint, merge=merge)
 
 
 def _complete(partial: ObjectClouds, table: Table, complete: Completion | None, options: FrameOptions) -> ObjectClouds:
@@ -286,6 +295,7 @@ def _summary(
     return {
         "format_version": FORMAT_VERSION,
         "note": NO_TRUTH,
+        "caveats": [] if options.checkpoint == "partial" else caveats(_arm(options)),
         "inputs": {
             "depth": name(options.depth),
             "intrinsics": [round(float(frame.intrinsics[i]), 4) for i in ((0, 0), (1, 1), (0, 2), (1, 2))],

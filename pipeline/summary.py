@@ -7,7 +7,7 @@ Schema (``format_version`` 1)
 ``dataset``
     ``{root, cameras, scenes, views, splits}``: counts, and the names of the splits.
 ``arms``
-    list of ``{name, completion, checkpoint, merge, entry}``.
+    list of ``{name, completion, checkpoint, merge, entry}``, and ``command`` where there is one.
 ``utility``
     list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, n_scenes, n_views}`` over all splits
     and objects; ``ci_*`` null where scenes are too few for an interval.
@@ -47,6 +47,7 @@ from grasping import protocol
 from pipeline import aggregate
 from pipeline.aggregate import WHOLE, Tables
 from pipeline.artifacts import fingerprint, read_stamp, write_json
+from pipeline.complete import caveats
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
 from pipeline.scorers import PHYSICS
@@ -90,6 +91,7 @@ def write(
                 "checkpoint": arm.checkpoint,
                 "merge": arm.merge,
                 "entry": experiment.entry_of(arm),
+                **({} if arm.command is None else {"command": list(arm.command)}),
             }
             for arm in experiment.arms
         ],
@@ -204,6 +206,7 @@ def _warnings(
         warnings.append(
             "One checkpoint a loss: this compares checkpoints, not losses; train more seeds to compare losses."
         )
+    warnings += [f"{arm.name}: {caveat}." for arm in experiment.arms for caveat in caveats(arm)]
     if problems:
         warnings.append(
             f"{len(problems)} problems are on record in problems.json. What failed in an arm counts as zero there; "

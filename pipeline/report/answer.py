@@ -36,13 +36,13 @@ def answers(data: RunData) -> list[Answer]:
 def headline_pairs(data: RunData) -> list[tuple[str, str]]:
     """Return the comparisons that answer the question, in the experiment's order.
 
-    Those of checkpoint against checkpoint where there are any; else those that involve a checkpoint; else all. Also
-    those that have no results: that nothing can be said is an answer too.
+    Those of checkpoint against checkpoint (a command counts as one) where there are any; else those that involve a
+    checkpoint; else all. Also those that have no results: that nothing can be said is an answer too.
     """
     declared = data.experiment.compared()
     kinds = {pair: [data.completion_kind(arm) for arm in pair] for pair in declared}
     for least in (2, 1, 0):
-        pairs = [pair for pair in declared if kinds[pair].count("checkpoint") >= least]
+        pairs = [pair for pair in declared if sum(kind in ("checkpoint", "command") for kind in kinds[pair]) >= least]
         if pairs:
             return pairs
     return []

@@ -185,10 +185,11 @@ def arms(data: RunData) -> Table:
         "none": "the partial cloud itself",
         "truth": "the true surface of what was seen",
         "checkpoint": "a network completes it",
+        "command": "a program completes it",
     }
     rows = []
     for arm in data.summary["arms"]:
-        name = str(arm["checkpoint"] or "").rstrip("/").rsplit("/", 1)[-1]
+        name = str(arm["checkpoint"] or "").rstrip("/").rsplit("/", 1)[-1] or " ".join(arm.get("command", ()))
         rows.append(
             (
                 Cell(arm["name"]),
@@ -198,7 +199,7 @@ def arms(data: RunData) -> Table:
                 Cell(arm["entry"]),
             )
         )
-    heads = ("arm", "completion", "checkpoint", "merge with the observation", "enters")
+    heads = ("arm", "completion", "checkpoint or command", "merge with the observation", "enters")
     return Table("Arms", heads, tuple(rows), numeric=False)
 
 
