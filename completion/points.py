@@ -240,7 +240,8 @@ def _squared_distances(rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
         squared = columns.square().sum(dim=1, keepdim=True)  # (B, 1, M)
     for block in rows.split(max(1, _BLOCK_PAIRS // max(1, columns.shape[0] * columns.shape[2])), dim=1):
         if wide:
-            total = torch.baddbmm(block.square().sum(dim=2, keepdim=True) + squared, block, columns, alpha=-2)
+            with torch.autocast(block.device.type, enabled=False):  # mixed precision must not choose the neighbours
+                total = torch.baddbmm(block.square().sum(dim=2, keepdim=True) + squared, block, columns, alpha=-2)
             yield total.clamp_(min=0)
             continue
         total = (block[:, :, 0, None] - columns[:, None, 0]).square_()

@@ -55,9 +55,9 @@ def _from_pointr(state: StateDict) -> StateDict:
             names[f"{theirs}.{3 * i}"] = f"nodes.{level}.layers.{i}"
             names[f"{theirs}.{3 * i + 1}"] = f"nodes.{level}.norms.{i}"
     state = encoder_from_pointr(state, names)
-    node = state["root.2.weight"].shape[0] // 2 if "root.2.weight" in state else 8  # two children of the root
+    code = len(state["encoder.conv4.weight"]) if "encoder.conv4.weight" in state else 0
     for level in range(levels - 1):  # (code, node) there, (node, code) here
-        state = columns(state, f"nodes.{level}.layers.0.weight", (-1, node), (1, 0))
+        state = columns(state, f"nodes.{level}.layers.0.weight", (code, -1), (1, 0))
     return state
 
 

@@ -76,6 +76,8 @@ def test_neighbours_in_a_space_of_features(width: int) -> None:
     nearest = torch.cdist(features, features).argsort(dim=2)[:, :, :5]
     assert torch.equal(knn(features, features, 5), nearest)
     assert torch.equal(knn(features.float(), features.float(), 5), nearest)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(knn(features.float(), features.float(), 5), nearest)
 
 
 @settings(max_examples=40, deadline=None)

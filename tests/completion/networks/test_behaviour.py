@@ -144,6 +144,16 @@ def test_three_steps_make_the_loss_on_one_sample_smaller(name: str) -> None:
 
 
 @names
+def test_mixed_precision_goes_through_forward_and_back(name: str) -> None:
+    net = tiny(name).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = call(net, cloud(3, 80), cloud(3, 96, seed=2))
+    assert result.fine.shape == (3, net.output_points, 3)
+    sum(stage.float().square().mean() for stage in result.stages).backward()
+    assert all(value.grad.isfinite().all() for value in net.parameters() if value.grad is not None)
+
+
+@names
 def test_the_same_seed_makes_the_same_network(name: str) -> None:
     first, second = tiny(name).eval(), tiny(name).eval()
     assert torch.equal(first(cloud(2, 80)).fine, second(cloud(2, 80)).fine)

@@ -80,10 +80,11 @@ def test_mvp(published_weights: type, clouds: torch.Tensor) -> None:
     torch.testing.assert_close(net(clouds).stages, (nodes,))
 
 
-def test_pointr(published_weights: type, clouds: torch.Tensor) -> None:
-    tree = (2, 2, 2, 3)
+@pytest.mark.parametrize("first", [2, 4])
+def test_pointr(published_weights: type, clouds: torch.Tensor, first: int) -> None:
+    tree = (first, 2, 2, 3)
     layers = {"first_conv.0": (3, 8), "first_conv.3": (8, 12), "second_conv.0": (24, 16), "second_conv.3": (16, CODE)}
-    layers |= {"root_layer.0": (CODE, 16), "root_layer.3": (16, 12), "root_layer.6": (12, NODE * 2)}
+    layers |= {"root_layer.0": (CODE, 16), "root_layer.3": (16, 12), "root_layer.6": (12, NODE * first)}
     norms = {"first_conv.1": 8, "second_conv.1": 16, "root_layer.1": 16, "root_layer.4": 12}
     levels = [("feature_layers.0", NODE, 2), ("feature_layers.1", NODE, 2), ("leaf_layer", 3, 3)]
     for name, channels, count in levels:
@@ -98,12 +99,12 @@ def test_pointr(published_weights: type, clouds: torch.Tensor) -> None:
     code = layer("second_conv.3", F.relu(norm("second_conv.1", hidden))).max(dim=1).values
     hidden = F.relu(norm("root_layer.1", layer("root_layer.0", code)))
     hidden = F.relu(norm("root_layer.4", layer("root_layer.3", hidden)))
-    nodes = first_nodes(torch.tanh(layer("root_layer.6", hidden)), 2)
+    nodes = first_nodes(torch.tanh(layer("root_layer.6", hidden)), first)
     for name, channels, _ in levels:
         hidden = torch.cat([code[:, None].expand(-1, nodes.shape[1], -1), nodes], dim=2)
         for i in (0, 3, 6):
             hidden = F.relu(norm(f"{name}.{i + 1}", layer(f"{name}.{i}", hidden)))
         nodes = grow(nodes, layer(f"{name}.9", hidden), channels)
 
-    net = weights.into(TopNet(**{**TopNet.tiny, "output_points": 24, "children": tree}), "pointr")
+    net = weights.into(TopNet(**{**TopNet.tiny, "output_points": 12 * first, "children": tree}), "pointr")
     torch.testing.assert_close(net(clouds).stages, (nodes,))
