@@ -1,8 +1,8 @@
 """A checkpoint on a public benchmark in the benchmark's own metrics, so that a number can stand beside a published one.
 
 The metrics, their multipliers and thresholds are :mod:`completion.benchmarks`'s; the files :mod:`completion.datasets`'.
-A network that was imported from public weights is fed the benchmark's clouds as given, as it was trained; one trained
-here is fed as its ``config.json`` says, and its prediction is brought back before it is measured.
+A network that was trained on a benchmark's clouds as given, such as public weights, is fed them as given; any other as
+its ``config.json`` says, and its prediction is brought back before it is measured.
 
 Reads a benchmark's folder and a checkpoint; returns a table.
 """
@@ -170,7 +170,7 @@ def evaluate_benchmark(
                 checkpoint=checkpoint.path.resolve().name,
                 samples=len(indices),
                 of=len(data),
-                fed=feeding(checkpoint.config),
+                fed=feeding(checkpoint.config, benchmark),
                 overall=figures.overall,
                 categories=figures.categories,
                 counts=figures.counts,
@@ -197,18 +197,20 @@ def write_results(results: list[BenchmarkResult], path: str | Path) -> Path:
     return path
 
 
-def feeding(config: Mapping[str, Any]) -> str:
+def feeding(config: Mapping[str, Any], benchmark: str) -> str:
     """How a checkpoint sees a benchmark's clouds: ``as given``, or a normalisation.
 
-    A benchmark's own scale comes from the true clouds. That is what imported networks were trained with.
+    A benchmark's own scale comes from the true clouds. A network that was trained on clouds as some benchmark gives
+    them, here or elsewhere, says so by a ``trained_normalisation`` that inference has to replace.
     """
+    own = "oracle-radius" if benchmark == "shapenet55" else "oracle"
     trained = str(config.get("trained_normalisation", config["normalisation"]))
-    return AS_GIVEN if "imported" in config and trained.startswith("oracle") else trained
+    return AS_GIVEN if "trained_normalisation" in config and trained == own else trained
 
 
 def _notes(config: Mapping[str, Any], benchmark: str, predicted: int, true: int, part: bool) -> list[str]:
     """Why these figures may not stand beside published ones."""
-    convention, mode, notes = BENCHMARKS[benchmark], feeding(config), []
+    convention, mode, notes = BENCHMARKS[benchmark], feeding(config, benchmark), []
     if config["frame"] != BenchmarkData.frame:
         notes.append(
             f"the network expects frame {config['frame']!r}, the benchmark is in {BenchmarkData.frame!r}: it sees "
@@ -233,7 +235,7 @@ def _notes(config: Mapping[str, Any], benchmark: str, predicted: int, true: int,
 
 def _complete(checkpoint: Checkpoint, data: BenchmarkData, indices: list[int], seed: int) -> tuple[Tensor, Tensor]:
     """Predictions ``(b, N, 3)`` and truths ``(b, M, 3)`` in the benchmark's scale."""
-    mode = feeding(checkpoint.config)
+    mode = feeding(checkpoint.config, data.name)
     inputs, transforms, truths = [], [], []
     for index in indices:
         sample = data.sample(index)

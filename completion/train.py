@@ -259,6 +259,8 @@ def _warm_start(config: TrainingConfig, network: nn.Module, trust_code: bool) ->
 def _description(config: TrainingConfig, data: Any, init: dict[str, str] | None, trust_code: bool) -> dict[str, Any]:
     """What the weights depend on, for the resume file and the checkpoint; no paths of this machine."""
     description = {**plain(config), "pairs": data.describe(), "init": init}
+    if config.dataset is not None:  # where it lies changes nothing; describe() says what it is
+        description["dataset"]["parameters"].pop("root", None)
     description["compare_with"] = Path(config.compare_with).name if config.compare_with else None
     code = identity(config.network.name, trust_code)
     return {**description, "network_code": code} if code else description

@@ -21,7 +21,8 @@ from completion.datasets import open_data
 from completion.datasets.base import DatasetError
 from completion.networks import Completion, CompletionNetwork
 
-IMPORTED = {"frame": "canonical", "imported": {"family": "mvp"}, "trained_normalisation": "oracle"}
+IMPORTED = {"frame": "canonical", "trained_normalisation": "oracle"}
+IMPORTED_55 = {"frame": "canonical", "trained_normalisation": "oracle-radius"}
 
 
 class Echo(CompletionNetwork):
@@ -76,7 +77,7 @@ def test_figures_are_the_benchmarks_own(write_benchmark, echo, name: str, split:
     """What an imported network is fed and what comes out, beside a loop over samples."""
     root = write_benchmark(name)
     points = 20
-    checkpoint = echo(**IMPORTED, input_points=points)
+    checkpoint = echo(**(IMPORTED_55 if name == "shapenet55" else IMPORTED), input_points=points)
     (result,) = evaluate_benchmark(checkpoint, name, root, split, options, device="cpu")
     used = split or "val"
     data = open_data(Part(name, {"root": str(root), "split": used, **options}), points, 1)
@@ -107,7 +108,7 @@ def test_a_network_of_ours_is_fed_as_its_configuration_says_and_measured_in_the_
     write_benchmark, echo, mode: str
 ) -> None:
     root = write_benchmark("shapenet55")
-    given, ours = echo(**IMPORTED), echo(frame="canonical", normalisation=mode)
+    given, ours = echo(**IMPORTED_55), echo(frame="canonical", normalisation=mode)
     (expected,) = evaluate_benchmark(given, "shapenet55", root, options={"difficulty": "simple"}, device="cpu")
     (result,) = evaluate_benchmark(ours, "shapenet55", root, options={"difficulty": "simple"}, device="cpu")
     data = open_data(Part("shapenet55", {"root": str(root), "split": "test", "difficulty": "simple"}), 30, 1)
@@ -126,7 +127,7 @@ def test_all_difficulties_of_shapenet_unless_one_is_chosen(write_benchmark, echo
     root = write_benchmark("shapenet55")
     told: list[tuple[int, int]] = []
     results = evaluate_benchmark(
-        echo(**IMPORTED), "shapenet55", root, device="cpu", progress=lambda *now: told.append(now)
+        echo(**IMPORTED_55), "shapenet55", root, device="cpu", progress=lambda *now: told.append(now)
     )
     assert [result.variant for result in results] == ["simple", "median", "hard"]
     errors = [result.overall["cd_l2_x1e3"] for result in results]
@@ -148,7 +149,18 @@ def test_what_does_not_compare_with_published_figures_is_said(write_benchmark, e
     ):
         assert part in text
     assert (result.samples, result.of) == (2, 3) and "2 of 3 samples" in result.title
-    assert feeding({"normalisation": "partial", **IMPORTED, "trained_normalisation": "partial"}) == "partial"
+    assert "by 'oracle-radius'" in " ".join(evaluate_benchmark(echo(**IMPORTED_55), "pcn", root, device="cpu")[0].notes)
+
+
+def test_clouds_are_given_as_they_are_where_the_network_was_trained_on_such() -> None:
+    for trained, by_benchmark in (
+        ("oracle", {"pcn": "as given", "mvp": "as given", "shapenet55": "oracle"}),
+        ("oracle-radius", {"pcn": "oracle-radius", "shapenet55": "as given"}),
+        ("partial", {"pcn": "partial", "shapenet55": "partial"}),
+    ):
+        config = {"normalisation": "partial", "trained_normalisation": trained}
+        assert {name: feeding(config, name) for name in by_benchmark} == by_benchmark
+    assert feeding({"normalisation": "oracle"}, "pcn") == "oracle"
 
 
 def test_categories_and_sizes_are_the_readers(write_benchmark, echo) -> None:

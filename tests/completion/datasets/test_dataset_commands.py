@@ -11,7 +11,9 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from completion.configuration import ConfigurationError, parse_config
 from completion.networks import PCN
+from completion.train import train
 from pipeline.cli import app
 
 
@@ -21,14 +23,24 @@ def command(*arguments: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["completion3d", "mvp", "pcn", "shapenet55"])
-def test_three_steps_of_training_then_evaluation(write_benchmark, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "mode", "inference"),
+    [
+        ("completion3d", "partial", {"normalisation": "partial"}),
+        ("mvp", "as given", {"normalisation": "partial", "trained_normalisation": "oracle"}),
+        ("pcn", "oracle", {"normalisation": "oracle"}),
+        ("shapenet55", "as given", {"normalisation": "partial-radius", "trained_normalisation": "oracle-radius"}),
+    ],
+)
+def test_three_steps_of_training_then_evaluation(
+    write_benchmark, tmp_path: Path, name: str, mode: str, inference: dict[str, str]
+) -> None:
     root = write_benchmark(name)
     content = {
         "dataset": {"name": name, "parameters": {"root": str(root)}},
         "network": {"name": "pcn", "parameters": {key: value for key, value in PCN.tiny.items()}},
         "loss": {"name": "qal"},
-        "normalisation": "oracle",
+        "normalisation": mode,
         "augmentation": {"mirror": True},
         "steps": 3,
         "batch_size": 2,
@@ -38,8 +50,10 @@ def test_three_steps_of_training_then_evaluation(write_benchmark, tmp_path: Path
     }
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(content))))
     command("train", tmp_path / "train.yaml", "--out", tmp_path / "net", "--device", "cpu")
-    config = json.loads((tmp_path / "net" / "config.json").read_text())
-    assert config["frame"] == "canonical" and config["normalisation"] == "oracle"
+    text = (tmp_path / "net" / "config.json").read_text()
+    config = json.loads(text)
+    assert config["frame"] == "canonical" and {key: config[key] for key in inference} == inference
+    assert str(tmp_path) not in text
     assert config["training"]["pairs"][0]["file"] == f"{name}/train"
     assert len((tmp_path / "net" / "log.csv").read_text().splitlines()) == 4
     with torch.random.fork_rng(devices=[]):
@@ -55,6 +69,7 @@ def test_three_steps_of_training_then_evaluation(write_benchmark, tmp_path: Path
     assert len(results) == (3 if name == "shapenet55" else 1)
     for result in results:
         assert result["checkpoint"] == "net" and f"net on {name}" in said
+        assert result["fed"] == mode
         for value in result["overall"].values():
             assert f"{value:.4g}" in said
     assert "note" in said and "published" in said
@@ -100,3 +115,29 @@ def test_several_checkpoints_make_one_table_and_one_gets_its_card(tmp_path: Path
     assert "nearest training shape" not in said
     assert list(json.loads((one / "evaluation.json").read_text())["table"]) == ["partial", "replace", "append"]
     assert "nearest shape" not in (one / "README.md").read_text()
+
+
+def test_a_run_on_a_benchmark_resumes_to_the_same_weights_even_where_its_folder_moved(
+    write_benchmark, tmp_path: Path
+) -> None:
+    root = write_benchmark("pcn")
+    content = {
+        "dataset": {"name": "pcn", "parameters": {"root": str(root)}},
+        "network": {"name": "pcn", "parameters": dict(PCN.tiny)},
+        "loss": {"name": "cd_l1"},
+        "augmentation": {"mirror": True, "stretch": 0.2, "noise": 0.01, "crop": 0.3},
+        "steps": 4,
+        "batch_size": 3,
+        "input_points": 32,
+        "target_points": 48,
+    }
+    train(parse_config(content), tmp_path / "at once", "cpu", progress=False)
+    train(parse_config(content), tmp_path / "twice", "cpu", progress=False, stop_after=2)
+    root.rename(tmp_path / "moved")
+    content["dataset"] = {"name": "pcn", "parameters": {"root": str(tmp_path / "moved")}}
+    train(parse_config(content), tmp_path / "twice", "cpu", progress=False)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("at once", "twice"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    content["dataset"]["parameters"]["categories"] = ["chair"]
+    with pytest.raises(ConfigurationError, match="another configuration"):
+        train(parse_config(content), tmp_path / "twice", "cpu", progress=False)
