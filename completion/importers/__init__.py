@@ -38,7 +38,7 @@ class Imported:
         folder: the checkpoint.
         config: its ``config.json``.
         inferred: parameters that the shapes showed to differ from the published ones.
-        caveats: see :func:`completion.checkpoint.caveats`.
+        caveats: see :func:`completion.checkpoint.caveats`; and what the importer had to take for granted.
     """
 
     folder: Path
@@ -126,7 +126,9 @@ def import_checkpoint(
     }
     _try(file, made, config["input_points"])
     folder = checkpoint.save(out, made, config, _card(Path(out).name, config), torch.float32)
-    return Imported(folder, checkpoint.read_config(folder), inferred, caveats(config))
+    hint = FAMILIES[family].hint
+    taken = [hint] if hint and normalisation is None else []
+    return Imported(folder, checkpoint.read_config(folder), inferred, [*caveats(config), *taken])
 
 
 def _fitted(

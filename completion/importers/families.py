@@ -30,6 +30,7 @@ class Family:
         normalisation: of its training data (see :mod:`completion.normalize`).
         strict_prefix: keys that lack the last prefix are no weights of the network (Lightning's metrics).
         ema: key of averaged weights, preferred where they are there.
+        hint: what the file does not say and its owner should.
     """
 
     origin: str
@@ -40,6 +41,7 @@ class Family:
     normalisation: str = "oracle"
     strict_prefix: str | None = None
     ema: str | None = None
+    hint: str = ""
 
 
 FAMILIES: dict[str, Family] = {
@@ -48,6 +50,7 @@ FAMILIES: dict[str, Family] = {
         keys=("base_model", "model"),
         prefixes=("module.",),
         published=("pointr",),
+        hint="PCN's data is taken for what it was trained on; if it was ShapeNet-55's: --normalisation oracle-radius",
     ),
     "mvp": Family(
         "paul007pl/MVP_Benchmark, VRCNet, PointAttN",
@@ -89,7 +92,7 @@ class Unwrapped:
         key: where in the file it lay; empty: the file is the state dict.
         ignored: names in it that are no weights of the network.
         others: what else the file holds, as plain data.
-        usual: whether it lay where the family keeps it.
+        usual: whether it lay where the family usually keeps it.
     """
 
     state: StateDict
@@ -117,7 +120,7 @@ def unwrap(content: Any, family: Family, averaged: bool = True) -> Unwrapped | N
         if not is_state_dict(content.get(key)):
             continue
         others = {str(name): summary(value) for name, value in content.items() if name != key}
-        found = _stripped(content[key], family, key, others, usual=True)
+        found = _stripped(content[key], family, key, others, usual=key == family.keys[0])
         if averaged and family.ema is not None and is_state_dict(content.get(family.ema)):
             # Averages are of parameters; a batch norm's buffers stand among the others alone.
             state = {**found.state, **_stripped(content[family.ema], family, family.ema, {}, usual=True).state}

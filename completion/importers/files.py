@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,21 @@ def read_file(path: str | Path) -> Any:
             return load_file(path)
         except (safetensors.SafetensorError, ValueError, OSError) as error:
             raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
+    if _is_torchscript(path):
+        raise CheckpointError(f"{path}: a TorchScript archive, which is code; save the network's state dict instead")
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile file makes torch raise almost anything
         raise CheckpointError(f"{path}: {_why(error)}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
 
 
 def _why(error: Exception) -> str:
@@ -109,8 +120,6 @@ def _why(error: Exception) -> str:
         )
     if "legacy .tar" in text:
         return "written by a torch older than 0.4; load it there and save the state dict again"
-    if "TorchScript" in text or "torch.jit" in text:
-        return "a TorchScript archive, which is code; save the state dict of the network instead"
     reason = " ".join(text.split())
     return f"not a readable checkpoint file ({type(error).__name__}: {reason[:200]}); was it copied whole?"
 

@@ -136,6 +136,16 @@ def _sources(module: str) -> Iterator[tuple[str, Path]]:
         yield Path(own).name, Path(own)
 
 
+class _Answer:
+    """A forward hook that makes a :class:`Completion` of what a network returns; no closure: it can be pickled."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, _: nn.Module, given: Any, output: Any) -> Completion:
+        return as_completion(output, given[0], self.name)
+
+
 def adopt(network: Any, name: str) -> nn.Module:
     """Make a network from outside answer as ours do: a checked ``Completion``, and ``output_points``.
 
@@ -150,10 +160,7 @@ def adopt(network: Any, name: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{name}: made a {type(network).__name__} instead of a torch.nn.Module")
 
-    def answer(_: nn.Module, given: Any, output: Any) -> Completion:
-        return as_completion(output, given[0], name)
-
-    network.register_forward_hook(answer)
+    network.register_forward_hook(_Answer(name))
     if not hasattr(network, "uses_truth"):
         network.uses_truth = False  # type: ignore[assignment]
     points = getattr(network, "output_points", None)

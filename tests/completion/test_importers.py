@@ -25,6 +25,7 @@ from completion.configuration import ConfigurationError
 from completion.importers import FAMILIES, import_checkpoint, inspect_file
 from completion.importers.families import unwrap
 from completion.importers.files import read_file
+from completion.importers.likeness import infer_parameters, shapes_of
 
 LISTS = Path(__file__).parent / "published"
 State = dict[str, torch.Tensor]
@@ -146,7 +147,7 @@ def test_every_wrapping_is_imported(tmp_path: Path, pcn: State, pointr_pcn: Stat
         sys.modules.pop(module, None)
     made = import_checkpoint(file, family, "pcn", tmp_path / "ours", parameters=NARROW)
     assert made.config["frame"] == "canonical" and made.config["normalisation"] == "partial"
-    assert made.config["trained_normalisation"] == "oracle" and len(made.caveats) == 2
+    assert made.config["trained_normalisation"] == "oracle" and len(made.caveats) == (3 if family == "pointr" else 2)
     assert made.config["imported"]["family"] == family and made.inferred == {}
     completes(made.folder)
     network = Completer.load(made.folder, "cpu").checkpoint.network
@@ -201,6 +202,20 @@ def test_shapes_tell_parameters_and_the_rest_is_given(tmp_path: Path, pcn: State
     assert made.config["output_points"] == 512
     assert made.config["network"]["parameters"] == {**NARROW, **given}
     completes(made.folder)
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        ("pcn", {"num_coarse": 512}),
+        ("pcn", {"batch_norm": True}),
+        ("pointr", {"num_query": 96}),  # PoinTr's size for ShapeNet-55
+        ("pointr", {"num_query": 96, "width": 192}),
+    ],
+)
+def test_sizes_are_inferred_at_full_width(network: str, parameters: dict[str, Any]) -> None:
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes_of(network, parameters).items()}
+    assert infer_parameters(network, {}, {}, state) == parameters
 
 
 def test_declarations_can_be_given(tmp_path: Path, pcn: State) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -168,6 +170,8 @@ def test_the_loaded_network_trains(loose: Path) -> None:
     assert network.output_points == 2048 and network.training
     network(torch.ones(1, 4, 3)).fine.sum().backward()
     assert network.gain.grad == -12
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(network)))  # as averaging weights and starting processes do
+    assert isinstance(twin(torch.ones(1, 4, 3)), Completion)
 
 
 @pytest.mark.parametrize(
