@@ -11,7 +11,7 @@ from completion.losses import apml
 from completion.losses.apml import _soft_min, soft_matching
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 30), m=st.integers(2, 30), p_min=st.floats(0.01, 0.99))
 def test_the_least_distance_has_its_probability(seed: int, n: int, m: int, p_min: float) -> None:
     table = torch.rand(n, m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

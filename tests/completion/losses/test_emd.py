@@ -57,7 +57,7 @@ def shapes(kind: str, n: int, seed: int, batch: int = 2) -> tuple[Tensor, Tensor
 KINDS = ("random", "same", "collapsed", "a point", "far", "duplicates")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(kind=st.sampled_from(KINDS), n=st.integers(1, 90), seed=st.integers(0, 2**31), eps=st.sampled_from([0.02, 1e-4]))
 def test_run_to_the_end_it_is_within_eps_of_the_optimum(kind: str, n: int, seed: int, eps: float) -> None:
     a, b = shapes(kind, n, seed)
@@ -75,7 +75,7 @@ def test_at_a_fine_eps_it_is_the_optimum(kind: str) -> None:
     assert emd(a, b, eps=1e-7, rounds=None).tolist() == pytest.approx(least_mean(a, b), abs=1.01e-7)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     n=st.integers(1, 40),
@@ -102,7 +102,7 @@ def test_compiled_and_torch_forms_bid_alike(kind: str, n: int, seed: int, rounds
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_numba_it_ends_too(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_compiled_kernels", lambda: None)
-    a, b = shapes(kind, 24, 1)
+    a, b = shapes(kind, 12, 1)
     best = torch.tensor(least_mean(a, b), dtype=torch.float64)
     mean = emd(a.float(), b.float(), eps=0.01, rounds=None)
     assert mean.dtype == torch.float32
@@ -182,7 +182,7 @@ def test_parameters_that_cannot_work_are_refused(parameters: dict, message: str)
 
 @pytest.mark.parametrize("kind", ["random", "collapsed"])
 def test_at_a_training_size(kind: str) -> None:
-    a, b = shapes(kind, 1024, 0, batch=1)
+    a, b = shapes(kind, 700, 0, batch=1)
     assert emd(a, b, eps=1e-5, rounds=None).item() == pytest.approx(least_mean(a, b)[0], abs=1e-5)
 
 

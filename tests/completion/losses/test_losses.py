@@ -30,7 +30,7 @@ CASES = [
     ("apml", {}),
     ("apml", {"p_min": 0.5, "rounds": 3}),
 ]
-SIZES = [(13, 9), (4, 23), (23, 4), (1, 1), (12, 12)]
+SIZES = [(9, 6), (3, 17), (17, 3), (1, 1)]
 
 
 def sized(name: str, n: int, m: int) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def test_value_and_gradient_equal_the_loops(clouds, twin, name: str, parameters:
 @pytest.mark.parametrize(("name", "parameters"), [case for case in CASES if case[0] != "apml"])
 def test_gradcheck(clouds, name: str, parameters: dict) -> None:
     # APML's matching carries no gradient, yet moves with the points: see test_apml for the part that has one.
-    assert torch.autograd.gradcheck(lambda p, q: LOSSES[name](p, q, **parameters), clouds(*sized(name, 9, 6), seed=3))
+    assert torch.autograd.gradcheck(lambda p, q: LOSSES[name](p, q, **parameters), clouds(*sized(name, 6, 4), seed=3))
 
 
 # Of coincident clouds: HyperCD keeps arcosh's argument off 1, DCD divides by n + 1e-6, InfoCD adds a constant, and APML
@@ -124,7 +124,7 @@ def test_hand_made_values() -> None:
     assert emd(square, square.flip(1) + torch.tensor([0.0, 0, 1])).item() == pytest.approx(1.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     n=st.integers(1, 60),
@@ -145,7 +145,7 @@ def test_qal_at_lambda_one_is_a_reweighted_chamfer(clouds, seed: int, n: int, m:
     torch.testing.assert_close(qal(a, b, epsilon=epsilon, omega=omega, lambda_attr=1.0), closed)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), d=st.floats(0.0033, 0.1))
 def test_hypercd_is_a_multiple_of_cd_l1(seed: int, d: float) -> None:
     """2√2 times, to 0.3 % in gradient, while distances lie between 0.0033 and 0.1; without gradient below."""
@@ -162,7 +162,7 @@ def test_hypercd_is_a_multiple_of_cd_l1(seed: int, d: float) -> None:
     assert torch.equal(gradient(hypercd, 0.0031), torch.zeros_like(control))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 60), m=st.integers(2, 60))
 def test_infocd_is_half_the_sum_of_distances(clouds, seed: int, n: int, m: int) -> None:
     """½(½Σd_a + ½Σd_b), up to a constant of 1e-7 · N log N; the gradient to a millionth."""
@@ -175,7 +175,7 @@ def test_infocd_is_half_the_sum_of_distances(clouds, seed: int, n: int, m: int) 
     torch.testing.assert_close(ours, control, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 40), m=st.integers(1, 40))
 def test_dcd_lies_between_nothing_and_one(clouds, seed: int, n: int, m: int) -> None:
     """At λ = 1, whatever the sizes: as many weights of 1/n share a neighbour as make one."""

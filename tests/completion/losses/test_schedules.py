@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from completion.losses import DECLARED
@@ -27,6 +27,7 @@ def test_values_by_hand() -> None:
     assert resolve(parameters, 0.5)["lambda_attr"] == pytest.approx(1.0)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from(["linear", "cosine"]),
     start=st.floats(-1e6, 1e6),
