@@ -297,7 +297,8 @@ def wait_until(true: Callable[[], bool]) -> bool:
 # A program that starts another, and says who both are.
 SLEEPERS = """
 import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"  # does not go by itself
+child = subprocess.Popen([sys.executable, "-c", code])
 with open("pids.part", "w") as f:
     f.write(f"{os.getpid()} {child.pid}")
 os.rename("pids.part", "pids")
@@ -311,11 +312,15 @@ def pids(folder: Path) -> list[int]:
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path, completer) -> None:
-    with (
-        pytest.raises(CommandError, match="took longer than 2 s: still loading"),
-        completer(SLEEPERS, timeout=2.0).complete(tmp_path / "work", 0, "kinect", [CLOUD]),
-    ):
-        pass
+    for timeout in (2.0, 10.0, 60.0):  # a busy machine may need longer to start two programs
+        with (
+            pytest.raises(CommandError, match=rf"took longer than {timeout:g} s") as caught,
+            completer(SLEEPERS, timeout=timeout).complete(tmp_path / f"{timeout:g}", 0, "kinect", [CLOUD]),
+        ):
+            pass
+        if "still loading" in str(caught.value):
+            break
+    assert ": still loading; raise the arm's `timeout:`" in str(caught.value)
     assert wait_until(lambda: not any(alive(pid) for pid in pids(tmp_path)))
 
 

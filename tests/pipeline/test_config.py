@@ -42,6 +42,20 @@ def test_a_dump_folder_counts_from_the_file(tmp_path: Path) -> None:
     assert load(tmp_path, text).generators[0].parameters["folder"] == str(tmp_path / "theirs")
 
 
+def test_a_command_is_an_arm_with_defaults(tmp_path: Path) -> None:
+    text = (
+        HEAD + "arms: [partial, pcn-cd, {name: theirs, command: \"run me.sh 'a b' {input} {output}\", version: 1.20}]\n"
+    )
+    experiment = load(tmp_path, text)
+    arm = experiment.arms[2]
+    assert (arm.completion, arm.merge, arm.frame, arm.version) == ("command", "replace", "camera", "1.2")
+    assert arm.command == ("run", "me.sh", "a b", "{input}", "{output}") and arm.directory == tmp_path
+    assert experiment.compared()[-1] == ("theirs", "pcn-cd")
+    assert "command" not in experiment.arms[1].model_dump(mode="json")  # what was made before there were any is current
+    elsewhere = HEAD + "arms: [{name: theirs, command: [x, '{input}/..', '{output}'], directory: ../method}]\n"
+    assert load(tmp_path, elsewhere).arms[0].directory == tmp_path.parent / "method"
+
+
 def test_default_comparisons_are_against_partial_and_the_first_checkpoint(tmp_path: Path) -> None:
     experiment = load(tmp_path, HEAD + "arms: [partial, pcn-cd, pcn-qal, oracle]\n")
     assert experiment.compared() == (
@@ -63,6 +77,15 @@ def test_default_comparisons_are_against_partial_and_the_first_checkpoint(tmp_pa
         (HEAD + "arms: [{name: a, chekpoint: b}]\n", ["'checkpoint'"]),
         (HEAD + "arms: [{name: a}]\n", ["needs `checkpoint:`"]),
         (HEAD + "arms: [{name: 'a/b', completion: none}]\n", ["names a folder"]),
+        (HEAD + "arms: [{name: a, command: 'x {input}'}]\n", ["arms.0.command", "must name {output}"]),
+        (HEAD + 'arms: [{name: a, command: "x \'y {input} {output}"}]\n', ["cannot be split"]),
+        (HEAD + "arms: [{name: a, completion: command}]\n", ["needs `command:`"]),
+        (HEAD + "arms: [{name: a, checkpoint: b, timeout: 5}]\n", ["`timeout` goes with `command:`"]),
+        (HEAD + "arms: [{name: a, command: 'x {input} {output}', timeout: 0}]\n", ["timeout", "greater than 0"]),
+        (HEAD + "arms: [{name: a, command: 'x {input} {output}', frame: tabel}]\n", ["frame", "'table'"]),
+        (HEAD + "arms: [{name: a, command: 'x {input} {output}', versoin: 2}]\n", ["did you mean 'version'"]),
+        (HEAD + "arms: [{name: a, command: 'x {input} {output}', checkpoint: b}]\n", ["`checkpoint` goes with"]),
+        (HEAD + "arms: [{name: a, completion: none, merge: append}]\n", ["`merge` goes with"]),
         (HEAD + "arms: [partial, partial]\n", ["two arms are called 'partial'"]),
         (HEAD + "arms: []\n", ["list of names"]),
         (HEAD + "arms: [partial]\nprimary_metric: app\n", ["did you mean 'ap'"]),
