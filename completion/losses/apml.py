@@ -12,6 +12,8 @@ from completion.losses.reduction import Mask
 from completion.nearest import check_clouds
 
 _MARGIN = 1e-8
+# A round may part the scales of rows and columns a thousandfold; after so many they go into the plan itself.
+_ABSORBED = 4
 
 
 def apml(
@@ -111,7 +113,7 @@ def _sinkhorn(one: Tensor, other: Tensor, rounds: int, rows: Mask, columns: Mask
     if columns is not None:
         plan = torch.where(columns, plan, 0.0)
     left, right = plan.new_ones(plan.shape[0]), plan.new_ones(plan.shape[1])
-    for _ in range(rounds):
+    for done in range(1, rounds + 1):
         left = left / (left * (plan @ right) + _MARGIN)
         left = left if rows is None else torch.where(rows, left, 0.0)
         right = right / (right * (left @ plan) + _MARGIN)
@@ -120,4 +122,7 @@ def _sinkhorn(one: Tensor, other: Tensor, rounds: int, rows: Mask, columns: Mask
         # float32's range. The plan and all that follows depend on their product alone.
         excess = right.max()
         left, right = left * excess, right / excess
+        if done % _ABSORBED == 0:
+            plan = plan * left[:, None] * right
+            left, right = torch.ones_like(left), torch.ones_like(right)
     return plan * left[:, None] * right
