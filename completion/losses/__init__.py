@@ -4,7 +4,12 @@ Notation: d_a is the **unsquared** distance from each predicted point to its nea
 point to its nearest prediction. Both are in the unit of the clouds (in training, the network frame, where the partial
 observation has a diagonal of 1). Losses are not brought to one scale: at the same distances ``cd_l1`` is half of
 ``cd_asymmetric`` at weight 1, and ``qal`` is a little above twice ``cd_l1``; :data:`DECLARED` states each one's scale
-and :func:`gradient_magnitude` measures it. Every gradient is finite, also at coincident points.
+and :func:`gradient_magnitude` measures it. Every gradient is finite, also at coincident points. Clouds in bfloat16 or
+float16 are computed in float32: the loss is float32, the gradient of the clouds' own type.
+
+``prediction_mask (B, N)`` and ``target_mask (B, M)`` (bool, False at padding) are keywords of every loss: the value is
+that of the clouds with the padding cut away, whatever stands there, and padding gets no gradient. The two clouds may
+differ in size except for ``emd``, which says so.
 
 A loss of your own: a function of that signature, entered under its name before the training file is read, ::
 

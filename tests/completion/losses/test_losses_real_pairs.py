@@ -76,7 +76,7 @@ def test_values_equal_a_tree_and_gradients_are_finite(pairs, name: str) -> None:
         assert gradient.isfinite().all() and gradient.any()
 
 
-@pytest.mark.parametrize("name", ["cabinet_0", "cabinet_3"])
+@pytest.mark.parametrize("name", ["cabinet_3"])
 def test_emd_at_full_size(pairs, name: str) -> None:
     prediction, target = (torch.from_numpy(cloud)[None] for cloud in pairs[name])
     prediction.requires_grad_()
