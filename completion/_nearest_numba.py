@@ -225,7 +225,8 @@ def _search(queries, targets, cloud, first, last, found):  # type: ignore[no-unt
     q_axes, q_blocks, q_order = queries.axes[cloud], queries.blocks[cloud], queries.order[cloud]
     axes, order = targets.axes[cloud], targets.order[cloud]
     blocks, groups = targets.blocks[cloud], targets.groups[cloud]
-    inf = axes.dtype.type(np.inf)
+    # Empty boxes are infinitely far away and must not be visited, not even where true distances overflow.
+    inf, finite = axes.dtype.type(np.inf), axes.dtype.type(np.finfo(axes.dtype).max)
     zero = fill(axes.dtype.type(0))
     names = np.empty(WIDTH, np.int32)
     for query in range(first, last):
@@ -245,7 +246,7 @@ def _search(queries, targets, cloud, first, last, found):  # type: ignore[no-unt
         bound = _bounds(blocks, nearest * WIDTH, mx, my, mz, mx, my, mz, zero)
         begin = nearest * WIDTH + lowest_bit(bits(equal(bound, fill(smallest(bound)))))
         best, index = _visit(axes, order, begin, x, y, z, fill(inf), fill(np.int32(0)))
-        worst = largest(best)
+        worst = min(largest(best), finite)
         for base in range(-WIDTH, groups.shape[1], WIDTH):
             if base < 0:  # that group first, for the sake of its bounds
                 open_groups = 1 << (nearest % WIDTH)
@@ -272,7 +273,7 @@ def _search(queries, targets, cloud, first, last, found):  # type: ignore[no-unt
                     )
                     if bits(closer) != 0 and block != begin:
                         best, index = _visit(axes, order, block, x, y, z, best, index)
-                        worst = largest(best)
+                        worst = min(largest(best), finite)
         store(names, 0, index)
         for k in range(start, min(queries.finite[cloud], start + WIDTH)):
             found[q_order[k]] = names[k - start]

@@ -10,7 +10,8 @@ points on every path.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import SimpleNamespace
@@ -47,8 +48,9 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(a: Tensor, b: Tensor, mask_a: Tensor | None = None, mask_b: Tensor | None = None) -> Neighbours:
     """Find, for two batches of clouds, the nearest neighbour of every point in the other cloud.
 
-    Differentiable in both arguments through the chosen pairs. The gradient of a distance is a unit vector, and zero
-    where two points coincide, so it is finite everywhere. A point that is not finite gets a NaN distance.
+    Differentiable in both arguments through the chosen pairs, as often as wanted. The gradient of a distance is a unit
+    vector, and zero where two points coincide, so it is finite everywhere. Ties go to the lowest index. A point that is
+    not finite is nobody's neighbour, its index is 0 and its distance is not finite.
 
     Args:
         a: ``(B, N, 3)`` floating point.
@@ -151,21 +153,29 @@ def check_clouds(a: Tensor, b: Tensor) -> None:
 
 
 def nearest_indices(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The indices alone: ``(B, N)`` into b and ``(B, M)`` into a. The seam for faster kernels."""
+    """The indices alone: ``(B, N)`` into b and ``(B, M)`` into a. The seam for faster kernels.
+
+    Half precision is searched in float32. Points that are not finite are nobody's neighbours as long as the other cloud
+    has finite ones, and their own index is 0.
+    """
     if a.dtype in _HALF:
         a, b = a.float(), b.float()
     kernels = _compiled(a)
-    if kernels is None:
-        return nearest_indices_torch(a, b)
-    with _running(kernels):
-        index_a, index_b = kernels.nearest_both_ways(*_arrays(a, b))
-    return torch.from_numpy(index_a), torch.from_numpy(index_b)
+    if kernels is not None:
+        with _running(kernels):
+            index_a, index_b = kernels.nearest_both_ways(*_arrays(a, b))
+        return torch.from_numpy(index_a), torch.from_numpy(index_b)
+    triton_search = _triton_search() if a.device.type == "cuda" else None
+    return (triton_search or nearest_indices_torch)(a, b)
 
 
 def nearest_indices_torch(a: Tensor, b: Tensor, block_pairs: int = _BLOCK_PAIRS) -> tuple[Tensor, Tensor]:
     """Brute force by blocks of rows, exact differences (no ``|a|²+|b|²−2ab``, which loses the near pairs)."""
     if a.dtype in _HALF:
         a, b = a.float(), b.float()
+    # Infinitely far from everything and, of opposite signs, from each other: NaN would be argmin's favourite.
+    a = torch.where(a.isfinite().all(dim=2, keepdim=True), a, torch.inf)
+    b = torch.where(b.isfinite().all(dim=2, keepdim=True), b, -torch.inf)
     batch, n, m = a.shape[0], a.shape[1], b.shape[1]
     rows = max(1, block_pairs // max(1, batch * m))
     index_a = torch.empty((batch, n), dtype=torch.int64, device=a.device)
@@ -177,12 +187,29 @@ def nearest_indices_torch(a: Tensor, b: Tensor, block_pairs: int = _BLOCK_PAIRS)
         squared = (block[:, :, 0, None] - columns[:, None, 0]).square_()
         for axis in (1, 2):
             squared += (block[:, :, axis, None] - columns[:, None, axis]).square_()
-        index_a[:, start : start + rows] = squared.argmin(dim=2)
-        best, which = squared.min(dim=1)
+        index_a[:, start : start + rows] = squared.argmin(dim=2)  # of equals the first, which min does not promise
+        which = squared.argmin(dim=1)
+        best = squared.gather(1, which[:, None])[:, 0]
         closer = best < best_b
         best_b = torch.where(closer, best, best_b)
         index_b = torch.where(closer, which + start, index_b)
     return index_a, index_b
+
+
+@lru_cache(maxsize=1)
+def _triton_search() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """The CUDA search, or None where Triton is not installed or cannot compile (it calls a C compiler)."""
+    try:
+        from completion._nearest_triton import nearest_both_ways
+
+        probe = torch.zeros(1, 1, 3, device="cuda")
+        nearest_both_ways(probe, probe)
+    except ImportError:
+        return None
+    except Exception as error:  # whatever Triton raises on this machine
+        warnings.warn(f"nearest neighbours run without Triton, several times slower: {error}", stacklevel=2)
+        return None
+    return nearest_both_ways
 
 
 def _compiled(cloud: Tensor) -> SimpleNamespace | None:

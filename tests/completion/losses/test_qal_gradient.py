@@ -1,4 +1,4 @@
-"""QAL's gradient, written out by hand, has the bits of what autograd makes of the formula, and can be differentiated."""
+"""QAL's gradient, written out by hand, has the bits of what autograd makes of its formula; and its derivative."""
 
 from __future__ import annotations
 
