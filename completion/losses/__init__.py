@@ -20,9 +20,10 @@ A loss of your own: a function of that signature, entered under its name before 
 
     LOSSES["saturating"] = saturating
 
-and a training file may say ``loss: {name: saturating, parameters: {scale: 0.05}}``; parameter names are checked against
-the signature. An entry in ``DECLARED`` is optional. It needs ``prediction_mask`` and ``target_mask`` only where clouds
-are padded.
+and a training file may say ``loss: {name: saturating, parameters: {scale: 0.05}}`` (read by
+:func:`completion.configuration.load_config` in the same program); parameter names are checked against the signature,
+every parameter may follow a schedule, and equal gradient magnitude is measured. An entry in ``DECLARED`` is optional,
+and so are masks: training pads nothing.
 """
 
 from __future__ import annotations

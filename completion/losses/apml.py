@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from completion.losses.padding import check_masks, without_padding
 from completion.losses.precision import at_least_float32
 from completion.losses.reduction import Mask
 from completion.nearest import check_clouds
@@ -43,10 +44,8 @@ def apml(
     """
     check_clouds(prediction, target)
     prediction, target = at_least_float32(prediction, target)
-    if prediction_mask is not None:
-        prediction = torch.where(prediction_mask[..., None], prediction, 0.0)
-    if target_mask is not None:
-        target = torch.where(target_mask[..., None], target, 0.0)
+    check_masks((prediction, prediction_mask), (target, target_mask))
+    prediction, target = without_padding(prediction, prediction_mask), without_padding(target, target_mask)
     distances = torch.cdist(prediction, target, compute_mode="donot_use_mm_for_euclid_dist")
     return (soft_matching(distances, p_min, rounds, prediction_mask, target_mask) * distances).sum(dim=(1, 2))
 

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from completion.losses.padding import check_masks, without_padding
+from completion.losses.precision import at_least_float32
 from completion.losses.reduction import Mask
 from completion.nearest import _KERNEL_LOCK, check_clouds
 
@@ -71,7 +73,8 @@ def auction(
     if rounds is not None and rounds < 1:
         raise ValueError(f"rounds must be at least 1 (or none, for all it takes), got {rounds}")
 
-    points, targets = _without_padding(prediction, prediction_mask), _without_padding(target, target_mask)
+    prediction, target = at_least_float32(prediction, target)
+    points, targets = without_padding(prediction, prediction_mask), without_padding(target, target_mask)
     whole = (points.isfinite() & targets.isfinite()).flatten(1).all(dim=1)
     points, targets = (torch.where(whole[:, None, None], cloud, 0.0) for cloud in (points, targets))
     prices = torch.zeros(points.shape[:2], dtype=points.dtype, device=points.device)
@@ -93,25 +96,16 @@ def _check_sizes(prediction: Tensor, target: Tensor, prediction_mask: Mask, targ
     shapes = f"got {tuple(prediction.shape)} and {tuple(target.shape)}"
     if prediction.shape != target.shape:
         raise ValueError(f"a matching needs as many predicted as target points, {shapes}; resample one of them")
-    sizes = []
-    for cloud, mask in ((prediction, prediction_mask), (target, target_mask)):
-        if mask is not None and (mask.shape != cloud.shape[:2] or mask.dtype != torch.bool):
-            raise ValueError(f"a mask must be bool {tuple(cloud.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}")
-        sizes.append(None if mask is None else mask.sum(dim=1))
-    if sizes[0] is None and sizes[1] is None:
+    if prediction_mask is None and target_mask is None:
         return
+    check_masks((prediction, prediction_mask), (target, target_mask))
     full = torch.full((len(prediction),), prediction.shape[1], device=prediction.device)
-    counts = [full if size is None else size for size in sizes]
-    if not torch.equal(*counts) or not bool((counts[0] > 0).all()):
+    counts = [full if mask is None else mask.sum(dim=1) for mask in (prediction_mask, target_mask)]
+    if not torch.equal(*counts):
         raise ValueError(
             f"a matching needs as many predicted as target points, {shapes} with {counts[0].tolist()} and "
             f"{counts[1].tolist()} points that are not padding"
         )
-
-
-def _without_padding(cloud: Tensor, mask: Mask) -> Tensor:
-    cloud = cloud if cloud.dtype in (torch.float32, torch.float64) else cloud.float()
-    return cloud if mask is None else torch.where(mask[..., None], cloud, 0.0)
 
 
 def _compiled_rounds(points: Tensor, targets: Tensor, prices: Tensor, match: Tensor, eps: float, rounds: int) -> Tensor:

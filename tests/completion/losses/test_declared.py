@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
+import textwrap
 
 import pytest
 import torch
 
+from completion import losses
+from completion.configuration import ConfigurationError, parse_config
 from completion.losses import DECLARED, LOSSES, cd_l1, gradient_magnitude
 
 DISTANCES = (0.005, 0.02, 0.05)
@@ -96,3 +100,20 @@ def test_gradient_magnitude_equals_the_loop_and_leaves_no_trace() -> None:
 def test_gradient_magnitude_refuses_a_reduced_loss() -> None:
     with pytest.raises(ValueError, match="one value per sample"):
         gradient_magnitude(lambda p, t: cd_l1(p, t).mean(), torch.rand(2, 5, 3), torch.rand(2, 5, 3))
+
+
+def test_a_loss_of_ones_own_is_added_as_the_package_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the docstring's own lines."""
+    monkeypatch.setitem(LOSSES, "saturating", None)  # so that it is taken out again
+    _, _, example = losses.__doc__.partition("is read, ::")
+    exec(textwrap.dedent(example.partition("and a training file")[0]), {})
+    prediction, target = reference(0.02)
+    assert LOSSES["saturating"](prediction, target).tolist() == pytest.approx([1 - math.exp(-0.2)] * 2)
+    assert gradient_magnitude(LOSSES["saturating"], prediction, target).tolist() == pytest.approx(
+        [10 * math.exp(-0.2)] * 2
+    )
+    content = {"pairs": ["x.npz"], "steps": 1, "network": {"name": "pcn"}}
+    part = {"name": "saturating", "parameters": {"scale": {"schedule": "linear", "from": 0.1, "to": 0.05}}}
+    assert parse_config({**content, "loss": part}).loss.name == "saturating"
+    with pytest.raises(ConfigurationError, match="unknown parameter 'scales'"):
+        parse_config({**content, "loss": {"name": "saturating", "parameters": {"scales": 0.1}}})

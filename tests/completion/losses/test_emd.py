@@ -158,10 +158,6 @@ def test_sizes_are_named() -> None:
     call = functools.partial(emd, torch.rand(2, 5, 3), torch.rand(2, 5, 3))
     with pytest.raises(ValueError, match=r"with \[5, 5\] and \[5, 4\] points that are not padding"):
         call(prediction_mask=masks[0], target_mask=masks[1])
-    with pytest.raises(ValueError, match=r"\[0, 0\]"):
-        call(prediction_mask=~masks[0], target_mask=~masks[0])
-    with pytest.raises(ValueError, match="a mask must be bool"):
-        call(prediction_mask=torch.ones(2, 5))
     with pytest.raises(ValueError, match="without points"):
         emd(torch.rand(2, 0, 3), torch.rand(2, 0, 3))
 

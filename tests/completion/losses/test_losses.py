@@ -246,6 +246,17 @@ def test_one_mask_alone(clouds, name: str) -> None:
         torch.testing.assert_close(LOSSES[name](a, b, target_mask=half), LOSSES[name](a, b[:, :5]))
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_masks_that_cannot_be_are_refused(clouds, name: str) -> None:
+    a, b = clouds(8, 8)
+    none = torch.zeros(2, 8, dtype=torch.bool)
+    with pytest.raises(ValueError, match="padding alone"):
+        LOSSES[name](a, b, prediction_mask=none, target_mask=none)
+    for wrong in (torch.ones(2, 8), torch.ones(2, 7, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"a mask must be bool \(2, 8\), got"):
+            LOSSES[name](a, b, target_mask=wrong)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_is_computed_in_float32(clouds, name: str, dtype: torch.dtype) -> None:
