@@ -77,11 +77,19 @@ def nearest_both_ways(a: NDArray, b: NDArray) -> tuple[NDArray[np.int64], NDArra
     float32 or float64. Ties go to the lowest index. Points that are not finite are nobody's neighbours, and their own
     index is 0.
     """
+    index_a, index_b, _, _ = nearest_and_work(a, b)
+    return index_a, index_b
+
+
+def nearest_and_work(a: NDArray, b: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int]:
+    """The same, and what it took: squared distances between points, and bounds between boxes or points and boxes."""
     packed_a, packed_b = _packed(a), _packed(b)
     index_a, index_b = np.zeros(a.shape[:2], np.int64), np.zeros(b.shape[:2], np.int64)
-    _search_all(packed_a, packed_b, index_a)
-    _search_all(packed_b, packed_a, index_b)
-    return index_a, index_b
+    work = np.zeros((2, max(index_a.size, index_b.size) // (WIDTH * _CHUNK) + len(a), 2), np.int64)
+    _search_all(packed_a, packed_b, index_a, work[0])
+    _search_all(packed_b, packed_a, index_b, work[1])
+    visits, tests = work.sum(axis=(0, 1))
+    return index_a, index_b, int(visits) * WIDTH * WIDTH, int(tests) * WIDTH
 
 
 def _packed(points: NDArray) -> _Packed:
@@ -221,7 +229,11 @@ def _visit(axes, order, block, x, y, z, best, index):  # type: ignore[no-untyped
 
 @njit(error_model="numpy")
 def _search(queries, targets, cloud, first, last, found):  # type: ignore[no-untyped-def]
-    """Search for the query blocks ``first..last`` of one cloud and fill ``found (N,)`` at their indices."""
+    """Search for the query blocks ``first..last`` of one cloud and fill ``found (N,)`` at their indices.
+
+    Returns how many blocks were visited, and how many times sixteen bounds were computed.
+    """
+    visits = tests = 0
     q_axes, q_blocks, q_order = queries.axes[cloud], queries.blocks[cloud], queries.order[cloud]
     axes, order = targets.axes[cloud], targets.order[cloud]
     blocks, groups = targets.blocks[cloud], targets.groups[cloud]
@@ -244,6 +256,8 @@ def _search(queries, targets, cloud, first, last, found):  # type: ignore[no-unt
         middle = start + WIDTH // 2
         mx, my, mz = fill(q_axes[0, middle]), fill(q_axes[1, middle]), fill(q_axes[2, middle])
         bound = _bounds(blocks, nearest * WIDTH, mx, my, mz, mx, my, mz, zero)
+        tests += 2 * (groups.shape[1] // WIDTH) + 1
+        visits += 1
         begin = nearest * WIDTH + lowest_bit(bits(equal(bound, fill(smallest(bound)))))
         best, index = _visit(axes, order, begin, x, y, z, fill(inf), fill(np.int32(0)))
         worst = min(largest(best), finite)
@@ -257,6 +271,7 @@ def _search(queries, targets, cloud, first, last, found):  # type: ignore[no-unt
             while open_groups != 0:
                 group = here + lowest_bit(open_groups)
                 open_groups &= open_groups - 1
+                tests += 2
                 if base >= 0 and (
                     group == nearest or bits(at_most(_bounds_of_one(groups, group, x, y, z, zero), best)) == 0
                 ):
@@ -266,17 +281,20 @@ def _search(queries, targets, cloud, first, last, found):  # type: ignore[no-unt
                 while open_blocks != 0:
                     block = group * WIDTH + lowest_bit(open_blocks)
                     open_blocks &= open_blocks - 1
+                    tests += 1
                     bound = _bounds_of_one(blocks, block, x, y, z, zero)
                     # At equal distance only a lower index is of use, and a block's first index is its lowest.
                     closer = either(
                         less(bound, best), both(equal(bound, best), less(fill(order[block * WIDTH]), index))
                     )
                     if bits(closer) != 0 and block != begin:
+                        visits += 1
                         best, index = _visit(axes, order, block, x, y, z, best, index)
                         worst = min(largest(best), finite)
         store(names, 0, index)
         for k in range(start, min(queries.finite[cloud], start + WIDTH)):
             found[q_order[k]] = names[k - start]
+    return visits, tests
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -286,10 +304,10 @@ def _pack_all(points, axes, order, blocks, groups, finite):  # type: ignore[no-u
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _search_all(queries, targets, found):  # type: ignore[no-untyped-def]
+def _search_all(queries, targets, found, work):  # type: ignore[no-untyped-def]
     chunks = (queries.order.shape[1] // WIDTH + _CHUNK - 1) // _CHUNK
     for task in prange(found.shape[0] * chunks):
         cloud, first = task // chunks, task % chunks * _CHUNK
         if targets.finite[cloud] > 0:
             last = min((queries.finite[cloud] + WIDTH - 1) // WIDTH, first + _CHUNK)
-            _search(queries, targets, cloud, first, last, found[cloud])
+            work[task, 0], work[task, 1] = _search(queries, targets, cloud, first, last, found[cloud])
