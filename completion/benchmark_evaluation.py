@@ -24,7 +24,7 @@ from torch import Tensor
 from completion.benchmarks import BENCHMARKS, benchmark_metrics, summarise
 from completion.checkpoint import Checkpoint, load, write_text
 from completion.comparison import check_output
-from completion.configuration import Part
+from completion.configuration import Part, check_name
 from completion.datasets import open_data
 from completion.datasets.base import AS_GIVEN, BenchmarkData, transform_of
 from completion.datasets.shapenet55 import DIFFICULTIES
@@ -131,6 +131,7 @@ def evaluate_benchmark(
         ValueError: ``all_metrics`` with sizes that do not match one to one.
         DatasetError, CheckpointError: what cannot be read.
     """
+    check_name(benchmark, BENCHMARKS, "benchmark")
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load(checkpoint, device, trust_code=trust_code)
     options = dict(options or {})

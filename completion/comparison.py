@@ -316,10 +316,11 @@ def _notes(
     """What a reader must know before comparing groups."""
     notes = []
     name = {index: f"{members[group[0]].loss}, {members[group[0]].network}" for group in groups for index in group}
+    single = [name[group[0]] for group in groups if len(group) == 1]
+    if single:
+        notes.append(f"{'; '.join(single)}: one checkpoint each, so nothing is known of their spread over seeds")
     for group in groups:
         seeds = [members[i].seed for i in group]
-        if len(group) == 1:
-            notes.append(f"{name[group[0]]}: one checkpoint, so nothing is known of the spread over seeds")
         if len({members[i].sha256 for i in group}) < len(group) or len(set(seeds) - {None}) < len(
             [one for one in seeds if one is not None]
         ):

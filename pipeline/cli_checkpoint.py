@@ -121,7 +121,9 @@ def checkpoint_evaluate(
         list[str] | None,
         typer.Option("--option", help="KEY=VALUE of the benchmark's reader, for example difficulty=hard, subset=34."),
     ] = None,
-    most: Annotated[int | None, typer.Option("--most", min=1, help="So many samples of the benchmark, evenly.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Of the benchmark, evenly spaced, for a trial. Default: all.")
+    ] = None,
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="DCD and EMD too; about a second a pair.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write the table too: .csv, .md or .json.")] = None,
     trust_code: TrustCode = False,
@@ -129,8 +131,8 @@ def checkpoint_evaluate(
 ) -> None:
     """Measure checkpoints on novel objects, or on a benchmark in its own metrics; several make one table.
 
-    Checkpoints of the same loss and network are one row: mean and spread over seeds. A single folder's card gets the
-    figures.
+    Checkpoints of the same loss and network are one row: mean and spread over seeds. With one folder, its card too
+    gets the figures.
     """
     from completion.comparison import check_output
 
@@ -138,6 +140,10 @@ def checkpoint_evaluate(
         raise ValueError("name what to measure on: --pairs FILE, or --benchmark NAME with --data ROOT; one of the two")
     if out is not None:
         check_output(out)
+    idle = {"--data": data, "--split": split, "--option": option, "--samples": samples}
+    for flag, value in (idle if benchmark is None else {"--training": training}).items():
+        if value:
+            raise ValueError(f"{flag} goes with {'--benchmark' if benchmark is None else '--pairs'}; leave it out")
     if benchmark is None:
         _on_pairs(paths, pairs, training or [], all_metrics, out, trust_code, device.value)
         return
@@ -155,7 +161,7 @@ def checkpoint_evaluate(
                 data,
                 split,
                 _parameters(option or []),
-                most,
+                samples,
                 device=device.value,
                 all_metrics=all_metrics,
                 trust_code=trust_code,

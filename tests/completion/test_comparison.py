@@ -139,7 +139,10 @@ def test_equal_functions_get_equal_labels_and_networks_name_what_differs(trained
             {"seed": 0, "loss": {"name": "cd_l2"}, "training": {"steps": 9}},
             "the groups differ in steps too, not in loss and network alone",
         ),
-        ({"seed": 0, "loss": {"name": "cd_l2"}}, "cd_l2, pcn: one checkpoint, so nothing is known of the spread"),
+        (
+            {"seed": 0, "loss": {"name": "cd_l2"}},
+            "cd_l1, pcn; cd_l2, pcn: one checkpoint each, so nothing is known of their spread",
+        ),
         ({"seed": 1, "loss": {"name": "cd_l2"}}, "the groups hold different seeds"),
     ],
 )

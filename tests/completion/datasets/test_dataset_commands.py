@@ -63,7 +63,7 @@ def test_three_steps_of_training_then_evaluation(
     assert any((weights[key].float() - value).abs().max() > 1e-4 for key, value in fresh.state_dict().items())
     said = command(
         *("checkpoint", "evaluate", tmp_path / "net", "--benchmark", name, "--data", root, "--device", "cpu"),
-        *("--most", 2, "--out", tmp_path / "table.json"),
+        *("--samples", 2, "--out", tmp_path / "table.json"),
     )
     results = json.loads((tmp_path / "table.json").read_text())["results"]
     assert len(results) == (3 if name == "shapenet55" else 1)
@@ -80,6 +80,9 @@ def test_evaluate_says_what_it_lacks(write_benchmark, tmp_path: Path) -> None:
         (("net",), "--pairs FILE, or --benchmark NAME"),
         (("net", "--pairs", "a.npz", "--benchmark", "mvp"), "one of the two"),
         (("net", "--benchmark", "mvp"), "name its folder with --data"),
+        (("net", "--pairs", "a.npz", "--split", "test"), "--split goes with --benchmark"),
+        (("net", "--benchmark", "mvp", "--data", "a", "--training", "b.npz"), "--training goes with --pairs"),
+        (("net", "--benchmark", "mpv", "--data", "a"), "unknown name 'mpv'"),
         (("net", "--pairs", "a.npz", "--out", "table.xlsx"), r"\.csv, \.md or \.json"),
     ):
         with pytest.raises(ValueError, match=message):
