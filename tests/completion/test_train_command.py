@@ -110,6 +110,7 @@ def test_code_from_outside_needs_trust(write_pairs, training_keys, tmp_path, mon
     assert load(tmp_path / "out", "cpu", trust_code=True).network.output_points == 32
 
 
+@pytest.mark.slow  # what train itself does at Ctrl-C is test_train_interrupted's
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(write_pairs, training_keys, tmp_path) -> None:
     keys = training_keys(write_pairs(), steps=100000, checkpoint_every=100000, log_every=1)
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
