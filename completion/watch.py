@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from completion.configuration import TrainingConfig
+from completion.configuration import ConfigurationError, TrainingConfig
 from completion.losses import qal
 from completion.losses.schedules import resolve
 from completion.metrics import NETWORK_THRESHOLD
@@ -156,10 +156,16 @@ def flat_points(truth: Tensor, neighbours: int = FLAT_NEIGHBOURS) -> Tensor:
 
 
 class Watch:
-    """The detectors that fit a run's loss, asked at every log row."""
+    """The detectors that fit a run's loss, asked at every log row.
+
+    Raises:
+        ConfigurationError: ``compare_with`` names a folder without a log.
+    """
 
     def __init__(self, config: TrainingConfig, out: Path) -> None:
         self._config, self._out = config, out
+        if config.compare_with and not (Path(config.compare_with) / LOG).exists():
+            raise ConfigurationError(f"compare_with: {config.compare_with} holds no {LOG}; name the folder of a run")
         self.watches = config.loss.name == "qal"
 
     def look(self, rows: Sequence[Mapping[str, float]], last: bool) -> list[Finding]:

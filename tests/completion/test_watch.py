@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from completion.configuration import parse_config
+from completion.configuration import ConfigurationError, parse_config
 from completion.train import train
 from completion.training_log import LOG, read_log
 from completion.watch import (
@@ -164,3 +164,5 @@ def test_the_cd_run_beside_it_is_found_and_compared(write_pairs, training_keys, 
     told = parse_config(training_keys(pairs, **changes, loss="qal", compare_with=str(cd)))
     findings = Watch(told, tmp_path / "elsewhere" / "qal").look(read_log(out / LOG), last=True)
     assert "no_gain_over_cd" in [finding.name for finding in findings]
+    with pytest.raises(ConfigurationError, match=r"compare_with: .*nowhere holds no log\.csv"):
+        Watch(parse_config(training_keys(pairs, loss="qal", compare_with=str(tmp_path / "nowhere"))), out)
