@@ -24,6 +24,9 @@ from completion.points import gather_points
 
 # Pairs held at once by the torch path: 64 MB of float32.
 _BLOCK_PAIRS = 1 << 24
+# Less than about half a millisecond's work is not worth a thread's waking.
+_SEARCHES_A_THREAD = 1 << 12
+_DISTANCES_A_THREAD = 1 << 16
 _HALF = (torch.float16, torch.bfloat16)
 # numba's threading layers must not be entered by two threads at once.
 _KERNEL_LOCK = threading.Lock()
@@ -91,7 +94,7 @@ class _Distances(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> tuple[Tensor, Tensor]:
         dist_a, dist_b = a.new_empty(index_a.shape), b.new_empty(index_b.shape)
         there, back = _arrays(a, b, index_a, dist_a), _arrays(b, a, index_b, dist_b)
-        with _running(_compiled(a)) as kernels:
+        with _running(_compiled(a), index_a.numel() + index_b.numel(), _DISTANCES_A_THREAD) as kernels:
             kernels.distances(*there)
             kernels.distances(*back)
         ctx.save_for_backward(a, b, index_a, index_b, dist_a, dist_b)
@@ -110,7 +113,7 @@ class _Distances(torch.autograd.Function):
         there, back = _arrays(index_a, dist_a, grads[0]), _arrays(index_b, dist_b, grads[1])
         clouds = _arrays(a, b)
         out_a, out_b = torch.zeros(a.shape, dtype=a.dtype), torch.zeros(b.shape, dtype=b.dtype)
-        with _running(_compiled(a)) as kernels:
+        with _running(_compiled(a), index_a.numel() + index_b.numel(), _DISTANCES_A_THREAD) as kernels:
             if want_a:
                 kernels.gradient(*clouds, *there, *back, out_a.numpy())
             if want_b:
@@ -162,7 +165,7 @@ def nearest_indices(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         a, b = a.float(), b.float()
     kernels = _compiled(a)
     if kernels is not None:
-        with _running(kernels):
+        with _running(kernels, a.shape[0] * (a.shape[1] + b.shape[1]), _SEARCHES_A_THREAD):
             index_a, index_b = kernels.nearest_both_ways(*_arrays(a, b))
         return torch.from_numpy(index_a), torch.from_numpy(index_b)
     triton_search = _triton_search() if a.device.type == "cuda" else None
@@ -238,16 +241,16 @@ def _compiled_kernels() -> SimpleNamespace | None:
         nearest_both_ways=nearest_both_ways,
         distances=distances,
         gradient=gradient,
-        use_threads=lambda: numba.set_num_threads(max(1, min(torch.get_num_threads(), most))),
+        use_threads=lambda wanted: numba.set_num_threads(max(1, min(wanted, torch.get_num_threads(), most))),
     )
 
 
 @contextmanager
-def _running(kernels: SimpleNamespace | None) -> Iterator[SimpleNamespace]:
-    """The compiled loops, for as long as they may run, on as many threads as torch uses."""
+def _running(kernels: SimpleNamespace | None, points: int, points_a_thread: int) -> Iterator[SimpleNamespace]:
+    """The compiled loops, for as long as they may run, on as many threads as torch uses and the work is worth."""
     assert kernels is not None
     with _KERNEL_LOCK:
-        kernels.use_threads()
+        kernels.use_threads(points // points_a_thread)
         yield kernels
 
 
