@@ -44,7 +44,7 @@ RISE_ROWS, RISE, RISE_RATIO = 0.2, 0.03, 1.25
 GAIN_ROWS, GAIN = 0.25, 0.005
 FEWEST_ROWS = 8
 # A ball of 1,024 points has a surface variation of 0.002 at 12 neighbours, a plane 0.
-FLAT_VARIATION, FLAT_NEIGHBOURS, _FLAT_SAMPLES, _FLAT_POINTS = 0.001, 12, 8, 1024
+FLAT_VARIATION, FLAT_NEIGHBOURS, _FLAT_SAMPLES, _FLAT_POINTS = 0.001, 12, 4, 1024
 
 
 class Finding(NamedTuple):
@@ -135,7 +135,7 @@ def flat_spurious(prediction: Tensor, truth: Tensor, threshold: float = NETWORK_
     """Share of predicted points that are farther than ``threshold`` from a truth that is flat where it is nearest.
 
     Args:
-        prediction: ``(B, N, 3)``; the first 8 clouds are looked at.
+        prediction: ``(B, N, 3)``; the first 4 clouds are looked at.
         truth: ``(B, M, 3)``; of each its first 1,024 points.
         threshold: in the clouds' unit.
     """
