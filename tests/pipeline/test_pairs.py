@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from completion.datasets.pairs import read_pairs
+from completion.datasets.pairs import chosen, read_pairs
 from grasping.transforms import invert, transform_points
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
 from pipeline.frames import viewing_frame
@@ -64,6 +64,17 @@ def test_pairs_do_not_depend_on_threads_and_too_small_ones_are_counted(box_world
         make_pairs(dataset, [100], None, tmp_path / "4.npz", min_points=10**6)
     assert sorted(path.name for path in tmp_path.glob("*.npz")) == ["1.npz", "2.npz", "3.npz"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_families_are_named_where_the_dataset_names_them(box_world, tmp_path: Path) -> None:
+    dataset = GraspNetDataset(box_world.root, "realsense")
+    assert read_pairs(make_pairs(dataset, [100], [0], tmp_path / "p.npz").path).families == {}
+    objects = {"003": {"family": "carton"}, "007": {"family": "mug"}}
+    (box_world.root / "manifest.json").write_text(json.dumps({"objects": objects}))
+    make_pairs(dataset, [100], [0], tmp_path / "q.npz")
+    file = read_pairs(tmp_path / "q.npz")
+    assert file.families == {3: "carton", 7: "mug"}
+    assert chosen(file, ["mug"]).object_id[chosen(file, ["mug"]).object_index].tolist() == [7]
 
 
 def test_surface_samples_are_uniform_by_area_and_repeat(box_world) -> None:
