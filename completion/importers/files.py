@@ -152,7 +152,7 @@ def summary(content: Any) -> Any:
         return f"{len(content)} values" if len(content) > 8 else [summary(value) for value in content]
     if isinstance(content, argparse.Namespace):
         return summary(vars(content))
-    return f"a {type(content).__name__}"
+    return "an object of its own code, not read" if isinstance(content, Shell) else f"a {type(content).__name__}"
 
 
 def sha256(path: Path) -> str:

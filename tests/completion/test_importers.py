@@ -347,7 +347,7 @@ def test_inspect_says_what_a_file_is(tmp_path: Path, pcn: State, pointr_pcn: Sta
     assert "--family pointr --network pcn" in facts["import"]
     assert facts["state_dict"] == "base_model" and facts["tensors"] == len(pointr_pcn)
     assert facts["others"]["epoch"] == 7 and facts["others"]["metrics"] == {"CDL1": 7.1}
-    assert facts["others"]["best"] == 0.5 and facts["others"]["best_metrics"] == "a Shell"
+    assert facts["others"]["best"] == 0.5 and facts["others"]["best_metrics"] == "an object of its own code, not read"
     assert facts["others"]["arguments"] == {"lr": 0.1}
     assert facts["keys"]["first_conv.0.weight"] == (16, 3, 1)
     json.dumps(facts)
