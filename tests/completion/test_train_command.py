@@ -26,6 +26,17 @@ def training_file(folder: Path, keys: dict) -> Path:
     return path
 
 
+def started(*arguments: str) -> subprocess.Popen:
+    """The real command in a process that Ctrl-C reaches, also from a shell's background."""
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{start}from pipeline.cli import main; main()", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+
+
 def three_steps(network: str, loss: str, keys: dict) -> dict:
     tiny = NETWORKS[network](**NETWORKS[network].tiny)  # type: ignore[attr-defined]
     equal = loss in DECLARED and DECLARED[loss].equal_sizes
@@ -110,17 +121,28 @@ def test_code_from_outside_needs_trust(write_pairs, training_keys, tmp_path, mon
     assert load(tmp_path / "out", "cpu", trust_code=True).network.output_points == 32
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_every_job_of_a_grid_and_keeps_its_step(write_pairs, training_keys, tmp_path) -> None:
+    base = training_keys(write_pairs(), steps=100000, checkpoint_every=100000, log_every=1)
+    grid = {"base": base, "vary": {"seed": [0, 1, 2]}, "evaluate": [str(tmp_path / "pairs.npz")], "jobs": 2}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    out = tmp_path / "out"
+    process = started("train-grid", str(tmp_path / "grid.yaml"), "--out", str(out), "--device", "cpu")
+    deadline = time.monotonic() + 90
+    while not all(len(read_log(out / name / "log.csv")) > 2 for name in ("base-seed0", "base-seed1")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)  # to the parent alone, as `kill -INT` does
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert all((out / name / "training.pt").exists() for name in ("base-seed0", "base-seed1"))
+    assert not (out / "base-seed2").exists()
+
+
 @pytest.mark.slow  # what train itself does at Ctrl-C is test_train_interrupted's
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(write_pairs, training_keys, tmp_path) -> None:
     keys = training_keys(write_pairs(), steps=100000, checkpoint_every=100000, log_every=1)
-    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    command = [sys.executable, "-c", f"{start}from pipeline.cli import main; main()", "train"]
-    process = subprocess.Popen(
-        [*command, str(training_file(tmp_path, keys)), "--out", str(tmp_path / "out"), "--device", "cpu"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-    )
+    process = started("train", str(training_file(tmp_path, keys)), "--out", str(tmp_path / "out"), "--device", "cpu")
     deadline = time.monotonic() + 90
     while len(read_log(tmp_path / "out" / "log.csv")) < 2:
         assert time.monotonic() < deadline and process.poll() is None
