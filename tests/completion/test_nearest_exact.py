@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from completion.nearest import nearest_indices, nearest_indices_torch, nearest_neighbours
+from completion.nearest import _distances_torch, distances, nearest_indices, nearest_indices_torch, nearest_neighbours
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 SEARCHES = pytest.mark.parametrize("search", [nearest_indices, nearest_indices_torch])
@@ -168,6 +168,23 @@ def test_padding_is_as_if_it_were_not_there(padding: float) -> None:
     (near.dist_a.sum() + near.dist_b.sum()).backward()
     assert bool(padded_a.grad.isfinite().all()) and not padded_a.grad[~mask_a].any()
     assert bool(padded_b.grad.isfinite().all()) and not padded_b.grad[~mask_b].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+def test_compiled_distances_equal_their_torch_twin(dtype: torch.dtype, wanted: tuple[bool, bool]) -> None:
+    generator = torch.Generator().manual_seed(7)
+    a, b = (torch.rand(2, k, 3, generator=generator, dtype=dtype) for k in (300, 170))
+    a[:, :9] = b[:, :9]  # coincident: distance and gradient 0
+    clouds = [cloud.requires_grad_() for cloud, want in zip((a, b), wanted, strict=True) if want]
+    index = nearest_indices(a.detach(), b.detach())
+    weights = [torch.rand(2, k, generator=generator, dtype=dtype) for k in (300, 170)]
+    found = [distances(a, b, *index), _distances_torch(a, b, *index)]
+    torch.testing.assert_close(*found, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    gradients = [
+        torch.autograd.grad(sum((w * d).sum() for w, d in zip(weights, d, strict=True)), clouds) for d in found
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-5 if dtype == torch.float32 else 1e-13, atol=1e-6)
 
 
 def test_gradient_can_be_differentiated_again() -> None:
