@@ -233,16 +233,27 @@ def _compiled_kernels() -> SimpleNamespace | None:
         from completion._nearest_numba import nearest_both_ways
     except ImportError:
         return None
-    # Starting its threads, numba tells OpenMP how many there are, and with it torch: undo that.
-    threads, most = torch.get_num_threads(), numba.get_num_threads()
-    numba.set_num_threads(min(threads, most))
-    torch.set_num_threads(threads)
+    most = keep_torch_threads()
     return SimpleNamespace(
         nearest_both_ways=nearest_both_ways,
         distances=distances,
         gradient=gradient,
         use_threads=lambda wanted: numba.set_num_threads(max(1, min(wanted, torch.get_num_threads(), most))),
     )
+
+
+@lru_cache(maxsize=1)
+def keep_torch_threads() -> int:
+    """Start numba's threads and return their number.
+
+    Starting them, numba tells OpenMP how many there are, and with it torch; that is undone here.
+    """
+    import numba
+
+    threads, most = torch.get_num_threads(), numba.get_num_threads()
+    numba.set_num_threads(min(threads, most))
+    torch.set_num_threads(threads)
+    return most
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from torch import Tensor
 from completion.losses.padding import check_masks, without_padding
 from completion.losses.precision import at_least_float32
 from completion.losses.reduction import Mask
-from completion.nearest import _KERNEL_LOCK, check_clouds
+from completion.nearest import _KERNEL_LOCK, check_clouds, keep_torch_threads
 
 # Distances held at once by the torch path: 32 MB of float32.
 _BLOCK_PAIRS = 1 << 23
@@ -153,6 +153,7 @@ def _compiled_kernels() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
 
         # As in completion.nearest: OpenMP is loaded anyway.
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
+        keep_torch_threads()
         from completion.losses._auction_numba import rounds_of_bids, scaled_auction
     except ImportError:
         return None
