@@ -24,20 +24,26 @@ from completion.networks import NETWORKS
 
 # A squared distance: three differences, three squares, two sums; and one comparison.
 FLOPS = 9
+_LONG = 2000.0  # milliseconds of CPU
 
 
 def interleaved(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median CPU and wall milliseconds of each, after one round that does not count."""
+    """Median CPU and wall milliseconds of each, after one round that does not count.
+
+    Whoever takes longer than two seconds has nothing to warm up: that first round counts, and no other follows.
+    """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, run in contestants.items():
+            if turn > 0 and times[name][0][0] > _LONG:
+                continue
             cpu, wall = time.process_time(), time.perf_counter()
             run()
-            if turn > 0:
-                times[name].append((1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)))
+            times[name].append((1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)))
+    counted = {name: rows if len(rows) == 1 else rows[1:] for name, rows in times.items()}
     return {
         name: {"cpu": statistics.median(cpu for cpu, _ in rows), "wall": statistics.median(wall for _, wall in rows)}
-        for name, rows in times.items()
+        for name, rows in counted.items()
     }
 
 

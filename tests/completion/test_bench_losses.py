@@ -13,6 +13,7 @@ pytest.importorskip("numba")
 _SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench_losses.py"
 
 
+@pytest.mark.slow
 def test_quick_figures() -> None:
     done = subprocess.run([sys.executable, _SCRIPT, "--quick", "--json"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -66,6 +66,7 @@ def test_interpreted_indices_equal_the_compiled_twins() -> None:
     assert _run(_INTERPRETED, TRITON_INTERPRET="1") == "60"
 
 
+@pytest.mark.slow
 def test_the_kernel_translates_for_a_gpu_that_is_not_here(tmp_path) -> None:
     assert int(_run(_TRANSLATED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))) > 0
 
