@@ -7,7 +7,6 @@ alone.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import json
 import math
@@ -20,10 +19,12 @@ from typing import Any
 
 from completion.datasets.pairs import Augmentation
 from completion.losses import LOSSES
+from completion.losses import plugins as loss_plugins
 from completion.losses import schedules as loss_schedules
 from completion.networks import NETWORKS
 from completion.networks.plugins import is_own, known_names
 from completion.normalize import NORMALISATIONS
+from completion.plugins import nearest_name
 
 FORMAT_VERSION = 1
 MERGES = ("append", "replace")
@@ -182,9 +183,9 @@ def parse_config(content: Mapping[str, Any], source: str = "configuration") -> T
     if config.dataset is not None and (config.pairs or config.objects or config.scenes):
         raise ConfigurationError(f"{source}: dataset stands instead of pairs, objects and scenes; keep one of them")
     _check_network(config.network, f"{source}: network")
-    _check_loss(config.loss, f"{source}: loss")
-    if config.coarse_loss != "same":
-        check_name(config.coarse_loss, LOSSES, f"{source}: coarse_loss")
+    check_loss(config.loss, f"{source}: loss")
+    if config.coarse_loss != "same" and ":" not in config.coarse_loss:
+        check_name(config.coarse_loss, loss_plugins.known_names(), f"{source}: coarse_loss")
     normalisations = NORMALISATIONS if config.dataset is None else (*NORMALISATIONS, AS_GIVEN)
     check_name(config.normalisation, normalisations, f"{source}: normalisation")
     check_name(config.merge, MERGES, f"{source}: merge")
@@ -213,7 +214,27 @@ def _check_network(part: Part, where: str) -> None:
         check_name(part.name, known_names(), where)
 
 
-def _check_loss(part: Part, where: str) -> None:
+def enter_losses(config: TrainingConfig, trust_code: bool, source: str = "training configuration") -> None:
+    """Import the losses that come from outside, and check what :func:`parse_config` could not.
+
+    Raises:
+        ConfigurationError: code that is not trusted or cannot be imported, or parameters it does not take.
+    """
+    coarse = () if config.coarse_loss == "same" else (config.coarse_loss,)
+    try:
+        for name in (config.loss.name, *coarse):
+            loss_plugins.enter(name, trust_code)
+    except loss_plugins.LossError as error:
+        raise ConfigurationError(f"{source}: loss: {error}") from error
+    check_loss(config.loss, f"{source}: loss")
+
+
+def check_loss(part: Part, where: str) -> None:
+    """Check name and parameters; of a loss that was not imported yet, its name alone."""
+    if part.name not in LOSSES:
+        if ":" not in part.name:  # module:function is code: enter_losses imports and checks it, if it is trusted
+            check_name(part.name, loss_plugins.known_names(), where)
+        return
     check_part(part, LOSSES, where, skip=2)
     try:
         loss_schedules.check(part.parameters, part.name)
@@ -245,14 +266,6 @@ def check_name(name: str, known: Iterable[str], where: str) -> None:
     known = list(known)
     if name not in known:
         raise ConfigurationError(f"{where}: unknown name {name!r}{nearest_name(name, known)}")
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'? known: …)``, for the end of a message."""
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f" ({meant}known: {', '.join(known)})"
 
 
 def check_part(part: Part, known: Mapping[str, Callable[..., Any]], where: str, skip: int = 0) -> None:

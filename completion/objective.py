@@ -46,6 +46,11 @@ def loss_terms(config: TrainingConfig, prediction: Completion, truth: Tensor, sh
         first, *others = (coarse(cloud, truth) for cloud in prediction.stages[:-1])
         terms["coarse"] = sum(others, first)
     terms["fine"] = fine(prediction.fine, truth)
+    if terms["fine"].shape != truth.shape[:1]:
+        raise ConfigurationError(
+            f"loss {config.loss.name} returned a tensor {tuple(terms['fine'].shape)}; a loss returns one value per "
+            f"sample, ({len(truth)},) here"
+        )
     if prediction.denoising is not None:
         clouds, targets = denoising_clouds(prediction.denoising, truth)
         terms["denoising"] = coarse(clouds, targets).view(len(truth), -1).mean(dim=1)

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from completion import checkpoint
 from completion.card import training_card
 from completion.checkpoint import build_network, resolve_device
-from completion.configuration import AS_GIVEN, ConfigurationError, TrainingConfig, load_config, plain
+from completion.configuration import AS_GIVEN, ConfigurationError, TrainingConfig, enter_losses, load_config, plain
 from completion.datasets.pairs import PairDataset, chosen, read_pairs
 from completion.distributed import Ranks, join, stop_requests
+from completion.losses.plugins import identity as loss_identity
 from completion.metrics import NETWORK_THRESHOLD, metrics
 from completion.networks import Completion, CompletionNetwork, Denoising
 from completion.networks.plugins import identity
@@ -74,7 +75,7 @@ def train(
             whenever it is stopped.
         progress: show a progress bar (where tqdm is installed).
         stop_after: leave after this step with the resume file written, before the run's end; no checkpoint then.
-        trust_code: whether a network ``module:Class`` may be imported.
+        trust_code: whether a network or loss ``module:thing`` may be imported.
 
     Raises:
         PairFileError, ConfigurationError: bad input, or a resume file made with another configuration.
@@ -84,6 +85,7 @@ def train(
     out = Path(out)
     with join(resolve_device(device)) as (ranks, device):
         _check_machine(config, device, ranks)
+        enter_losses(config, trust_code)
         out.mkdir(parents=True, exist_ok=True)
         data = _open_data(config)
         network = _fresh_network(config, trust_code)
@@ -262,8 +264,12 @@ def _description(config: TrainingConfig, data: Any, init: dict[str, str] | None,
     if config.dataset is not None:  # where it lies changes nothing; describe() says what it is
         description["dataset"]["parameters"].pop("root", None)
     description["compare_with"] = Path(config.compare_with).name if config.compare_with else None
-    code = identity(config.network.name, trust_code)
-    return {**description, "network_code": code} if code else description
+    code = {
+        "network_code": identity(config.network.name, trust_code),
+        "loss_code": loss_identity(config.loss.name, trust_code),
+        "coarse_loss_code": {} if config.coarse_loss == "same" else loss_identity(config.coarse_loss, trust_code),
+    }
+    return {**description, **{key: value for key, value in code.items() if value}}
 
 
 @contextmanager

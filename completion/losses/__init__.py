@@ -11,19 +11,18 @@ float16 are computed in float32: the loss is float32, the gradient of the clouds
 that of the clouds with the padding cut away, whatever stands there, and padding gets no gradient. The two clouds may
 differ in size except for ``emd``, which says so.
 
-A loss of your own: a function of that signature, entered under its name before the training file is read, ::
+A loss of your own is a function of that signature, ::
 
-    from completion.losses import LOSSES, cd_l1
+    from completion.losses import cd_l1
 
     def saturating(prediction, target, *, scale: float = 0.1):
         return 1 - (-cd_l1(prediction, target) / scale).exp()
 
-    LOSSES["saturating"] = saturating
-
-and a training file may say ``loss: {name: saturating, parameters: {scale: 0.05}}`` (read by
-:func:`completion.configuration.load_config` in the same program); parameter names are checked against the signature,
-every parameter may follow a schedule, and equal gradient magnitude is measured. An entry in ``DECLARED`` is optional,
-and so are masks: training pads nothing.
+and a training file may say ``loss: {name: my_module:saturating, parameters: {scale: 0.05}}`` where the command says
+``--trust-code``, or ``name: saturating`` where an installed package declares it as an entry point of the group
+``grasp_utility.losses`` (:mod:`completion.losses.plugins`) or a program has entered ``LOSSES["saturating"]``. Parameter
+names are checked against the signature, every parameter may follow a schedule, and equal gradient magnitude is
+measured. An entry in ``DECLARED`` is optional, and so are masks: training pads nothing.
 """
 
 from __future__ import annotations

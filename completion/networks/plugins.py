@@ -1,8 +1,8 @@
 """Networks by name, our own and those from outside.
 
 A name is one of ``NETWORKS``; an entry point of the group ``grasp_utility.networks``, which an installed distribution
-declares; or ``my_package.my_module:MyNet``, anything importable. The last is code that a checkpoint's ``config.json``
-may name freely, so it is imported only where the caller says ``trust_code``.
+declares; or ``my_package.my_module:MyNet``, anything importable, only where the caller says ``trust_code`` (see
+:mod:`completion.plugins`).
 
 A network from outside is any ``torch.nn.Module`` that takes ``(B, N, 3)`` and returns a tensor ``(B, M, 3)`` or a
 :class:`~completion.networks.Completion`, network frame. :func:`adopt` makes it answer as ours do; its parameters keep
@@ -11,129 +11,29 @@ their names.
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from completion.networks import NETWORKS, Completion
+from completion.plugins import Kind, PluginError
 
-ENTRY_POINT_GROUP = "grasp_utility.networks"
 # What a network that does not say its output_points is shown once, to count them.
 _PROBE_POINTS = 1024
 
 
-class NetworkError(ValueError):
+class NetworkError(PluginError):
     """A network that is not known, not allowed, or does not behave as one; the message says what to change."""
 
 
-def plugins() -> dict[str, EntryPoint]:
-    """The networks that installed distributions declare, by name; nothing is imported."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
-def known_names() -> list[str]:
-    """Every name that needs no trust: ours and the entry points."""
-    return sorted({*NETWORKS, *plugins()})
+KIND = Kind("network", "grasp_utility.networks", NETWORKS, "my_package.my_module:MyNet", NetworkError)
+known_names, find_network, identity = KIND.known_names, KIND.find, KIND.identity
 
 
 def is_own(name: str) -> bool:
     """Whether the network is one of ours (ours come before an entry point of the same name)."""
     return name in NETWORKS
-
-
-def find_network(name: str, trust_code: bool = False) -> Callable[..., nn.Module]:
-    """The class, or function, that makes the network of this name.
-
-    Args:
-        name: see the module's docstring.
-        trust_code: whether ``module:Class`` may be imported, which runs whatever stands in that module.
-
-    Raises:
-        NetworkError: unknown name, code that is not trusted, or a module that cannot be imported.
-    """
-    if name in NETWORKS:
-        return NETWORKS[name]
-    if ":" in name:
-        _require_trust(name, trust_code)
-        module, _, attribute = name.partition(":")
-        return _load(EntryPoint(name, f"{module.strip()}:{attribute.strip()}", ENTRY_POINT_GROUP), name)
-    point = plugins().get(name)
-    if point is None:
-        from completion.configuration import nearest_name  # which imports the networks
-
-        raise NetworkError(
-            f"unknown name {name!r}{nearest_name(name, known_names())}; a network of yours is an entry point of the "
-            f"group {ENTRY_POINT_GROUP}, or my_package.my_module:MyNet"
-        )
-    return _load(point, name)
-
-
-def _require_trust(name: str, trust_code: bool) -> None:
-    if not trust_code:
-        raise NetworkError(
-            f"{name!r} names Python code, and importing it runs whatever that module contains, with your rights. If "
-            "you wrote it or trust who did, allow it with --trust-code (trust_code=True from Python)"
-        )
-
-
-def _load(point: EntryPoint, name: str) -> Callable[..., nn.Module]:
-    try:
-        made = point.load()
-    except Exception as error:  # whatever a stranger's module does on import
-        raise NetworkError(
-            f"{name!r}: {point.value} cannot be imported ({type(error).__name__}: {error}); install its package in "
-            "this environment, or put its folder on PYTHONPATH"
-        ) from error
-    if not callable(made):
-        raise NetworkError(f"{name!r}: {point.value} is no class or function that makes a network")
-    found: Callable[..., nn.Module] = made
-    return found
-
-
-def identity(name: str, trust_code: bool = False) -> dict[str, Any]:
-    """What a network's clouds depend on besides configuration and weights, for fingerprints; nothing for ours.
-
-    Of a network from outside: the object, its distribution and version, and a hash of its source (every ``.py`` file
-    of its top-level package), since a package under development keeps its version.
-
-    Raises:
-        NetworkError: as :func:`find_network`.
-    """
-    if name in NETWORKS:
-        return {}
-    factory = find_network(name, trust_code)
-    point = plugins().get(name)
-    module = (point.value if point is not None else name).partition(":")[0].strip()
-    content: dict[str, Any] = {"object": point.value if point is not None else name, "source": _source_hash(module)}
-    if point is not None and point.dist is not None:
-        content |= {"package": point.dist.name, "version": point.dist.version}
-    elif content["source"] is None:
-        content["source"] = repr(factory)
-    return content
-
-
-def _source_hash(module: str) -> str | None:
-    digest, any_file = hashlib.sha256(), False
-    for name, path in _sources(module):
-        digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
-        any_file = True
-    return digest.hexdigest()[:20] if any_file else None
-
-
-def _sources(module: str) -> Iterator[tuple[str, Path]]:
-    """The ``.py`` files of a module's top-level package, or the module's own file."""
-    top = sys.modules.get(module.partition(".")[0])
-    folder = Path(top.__file__).parent if top is not None and top.__file__ and hasattr(top, "__path__") else None
-    if folder is not None:
-        yield from ((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*.py")))
-    elif (own := getattr(sys.modules.get(module), "__file__", None)) is not None and Path(own).is_file():
-        yield Path(own).name, Path(own)
 
 
 class _Answer:

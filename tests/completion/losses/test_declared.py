@@ -104,9 +104,10 @@ def test_gradient_magnitude_refuses_a_reduced_loss() -> None:
 
 def test_a_loss_of_ones_own_is_added_as_the_package_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the docstring's own lines."""
-    monkeypatch.setitem(LOSSES, "saturating", None)  # so that it is taken out again
-    _, _, example = losses.__doc__.partition("is read, ::")
-    exec(textwrap.dedent(example.partition("and a training file")[0]), {})
+    _, _, example = losses.__doc__.partition("of that signature, ::")
+    module: dict = {}
+    exec(textwrap.dedent(example.partition("and a training file")[0]), module)
+    monkeypatch.setitem(LOSSES, "saturating", module["saturating"])  # taken out again afterwards
     prediction, target = reference(0.02)
     assert LOSSES["saturating"](prediction, target).tolist() == pytest.approx([1 - math.exp(-0.2)] * 2)
     assert gradient_magnitude(LOSSES["saturating"], prediction, target).tolist() == pytest.approx(
