@@ -159,11 +159,11 @@ def table(figures: dict[str, Any]) -> list[str]:
                 for name in _contestants(one["trees"])
             )
             best = f"ours / best {now[ratio]:.2f}" if now[ratio] else "no peer"
-            lines.append(f"  {_shape(row):<16}{row['kind']:<9}{label:<15}{numbers}   {best}")
+            lines.append(f"  {_shape(row):<19}{row['kind']:<9}{label:<15}{numbers}   {best}")
     lines += ["", "distance from the machine's arithmetic, one core"]
     for row in one["arithmetic"]:
         lines.append(
-            f"  {_shape(row):<16}{row['kind']:<9}{row['distances'] / 1e6:8.1f} M distances "
+            f"  {_shape(row):<19}{row['kind']:<9}{row['distances'] / 1e6:8.1f} M distances "
             f"({100 * row['share_of_brute_force_both_ways']:.1f} % of brute force both ways), peak "
             f"{row['peak_gflops']:.0f} GFLOP/s: floor {row['floor_of_these_distances_ms']:.2f} ms, we are "
             f"{row['times_above_floor']:.1f} x above (brute force in one pass: "
