@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,12 @@ def test_shipped_grids_are_the_papers_and_the_campaigns() -> None:
         loss={"name": "qal", "parameters": {"lambda_attr": 0.5}},
     )
     assert one.config == expected
+    second = load_grid(CONFIGS / "loss_comparison_adapointr.yaml")
+    names = ("cd_l1", "cd_asymmetric", "qal")
+    assert [cell.name for cell in second.cells] == [f"{name}-seed{seed}" for seed in range(3) for name in names]
+    for cell in second.cells:
+        assert cell.config.network.name == "adapointr" and cell.config.steps == 1000
+        assert replace(cell.config, network=expected.network, loss=expected.loss, steps=1500, seed=0) == expected
 
 
 @pytest.mark.slow
