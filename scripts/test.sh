@@ -7,6 +7,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 setup_environment dev physics
 cd "$project"
+# Two test processes at once: each keeps to one thread, or they wait for each other's.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 if [ $# -eq 0 ]; then
     exec python -m pytest -q -n 2 -m "not slow and not gpu and not slurm and not browser and not graspnetapi"
 elif [ "$1" = --all ]; then
