@@ -5,17 +5,14 @@ difference between two groups is luck. What else differs between checkpoints is 
 loss is not the only explanation. The spread over seeds is not that over objects: a few seeds on a few objects say
 nothing about other objects.
 
-Reads checkpoint folders and a pair file; writes a table as ``.csv``, ``.md`` or ``.json``.
+Reads checkpoint folders and a pair file; writes a table (:mod:`completion.tables`) as ``.csv``, ``.md`` or ``.json``.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import inspect
-import io
 import json
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,23 +24,11 @@ from completion.checkpoint import WEIGHTS, load, write_text
 from completion.datasets.pairs import PairFile
 from completion.evaluate import BASELINES, EXTRA_COLUMNS, PairEvaluation, Table
 from completion.losses import LOSSES
-from completion.metrics import METRIC_THRESHOLD, NETWORK_THRESHOLD
+from completion.tables import COLUMNS, LEGEND, Group, csv_table, markdown_table, statistics_of
 
 FORMAT_VERSION = 1
-COLUMNS = ("coverage", "spurious", "f1", "cd_l1", "coverage_5mm", "spurious_5mm", "f1_5mm", "cd_l1_mm")
 WAYS = ("replace", "append")
-TITLES = {
-    "coverage": "coverage",
-    "spurious": "spurious",
-    "f1": "F1",
-    "cd_l1": "CD-L1",
-    "coverage_5mm": "coverage 5 mm",
-    "spurious_5mm": "spurious 5 mm",
-    "f1_5mm": "F1 5 mm",
-    "cd_l1_mm": "CD-L1 mm",
-    "dcd": "DCD",
-    "emd": "EMD",
-}
+LABELS = ("loss", "network", "way")
 # Of what a training was made, everything else should be equal within a group, and these may differ.
 _FREE = ("seed", "loss", "network", "pairs_source", "checkpoint_every", "log_every", "progress")
 
@@ -73,27 +58,17 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the table: a group under one way of using the prediction, or a baseline (``seeds`` 0, no spread).
+class Row(Group):
+    """A group under one way of using the prediction, or a baseline (``seeds`` 0, no spread).
 
     Attributes:
         loss, network: labels; a baseline has ``-``.
         way: ``replace``, ``append``, ``partial`` or ``nearest shape``.
-        seeds: checkpoints in the group.
-        members: their names.
-        mean, sd, low, high: by column, over the checkpoints; the standard deviation is the sample's (n − 1), None for
-            one checkpoint.
     """
 
     loss: str
     network: str
     way: str
-    seeds: int
-    members: tuple[str, ...]
-    mean: dict[str, float]
-    sd: dict[str, float | None]
-    low: dict[str, float]
-    high: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -112,33 +87,18 @@ class Comparison:
         """What the figures are, in one paragraph."""
         return (
             f"{self.samples} pairs of {self.objects} objects (`{self.pairs}`), means over pairs, then over seeds; "
-            f"± the standard deviation over seeds, brackets their range. Coverage, spurious and F1 at "
-            f"τ = {NETWORK_THRESHOLD} of the network frame and at {1000 * METRIC_THRESHOLD:g} mm; CD-L1 in the network "
-            "frame and in mm. `replace` is the prediction alone, `append` prediction and whole observation."
+            f"{LEGEND} `replace` is the prediction alone, `append` prediction and whole observation."
         )
 
     def markdown(self) -> str:
         """The table for a README."""
-        titles = [TITLES[column] for column in self.columns]
-        lines = [self.caption(), "", "| loss | network | way | seeds | " + " | ".join(titles) + " |"]
-        lines += ["|---|---|---|---:|" + "---:|" * len(titles)]
-        for row in self.rows:
-            cells = [spread(row, column) for column in self.columns]
-            lines.append(f"| {row.loss} | {row.network} | {row.way} | {row.seeds or ''} | " + " | ".join(cells) + " |")
+        lines = [self.caption(), "", *markdown_table(LABELS, self.columns, self.rows)]
         lines += ["", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines).rstrip() + "\n"
 
     def csv(self) -> str:
         """One line a row, with all figures as numbers."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        kinds = ("", "_sd", "_min", "_max")
-        names = [column + kind for column in self.columns for kind in kinds]
-        writer.writerow(["loss", "network", "way", "seeds", "checkpoints", *names])
-        for row in self.rows:
-            figures = [by[column] for column in self.columns for by in (row.mean, row.sd, row.low, row.high)]
-            writer.writerow([row.loss, row.network, row.way, row.seeds, " ".join(row.members), *figures])
-        return text.getvalue()
+        return csv_table(LABELS, self.columns, self.rows)
 
     def json(self) -> str:
         """Everything, with each checkpoint's own table."""
@@ -167,15 +127,6 @@ def check_output(path: str | Path) -> Path:
     if path.suffix not in (".csv", ".md", ".json"):
         raise ComparisonError(f"{path}: a table is written as .csv, .md or .json; give the file one of these names")
     return path
-
-
-def spread(row: Row, column: str, digits: int = 4) -> str:
-    """``mean ± SD [min, max]``, or the mean alone where there is one value."""
-    digits = 2 if column.endswith("_mm") else digits
-    mean, sd = row.mean[column], row.sd[column]
-    if sd is None:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {sd:.{digits}f} [{row.low[column]:.{digits}f}, {row.high[column]:.{digits}f}]"
 
 
 def compare(
@@ -248,18 +199,8 @@ def compare(
 
 
 def _row(loss: str, network: str, way: str, members: Sequence[Member], columns: Iterable[str]) -> Row:
-    values = {column: [member.table[way][column] for member in members] for column in columns}
-    return Row(
-        loss=loss,
-        network=network,
-        way=way,
-        seeds=len(members),
-        members=tuple(member.name for member in members),
-        mean={column: statistics.fmean(each) for column, each in values.items()},
-        sd={column: statistics.stdev(each) if len(each) > 1 else None for column, each in values.items()},
-        low={column: min(each) for column, each in values.items()},
-        high={column: max(each) for column, each in values.items()},
-    )
+    figures = statistics_of([(member.name, member.table[way]) for member in members], columns)
+    return Row(loss=loss, network=network, way=way, **figures)
 
 
 def _baseline_rows(tables: Mapping[tuple[str, int], Table], columns: Sequence[str]) -> list[Row]:
@@ -270,7 +211,7 @@ def _baseline_rows(tables: Mapping[tuple[str, int], Table], columns: Sequence[st
         for name in BASELINES:
             if name in table:
                 figures = {column: table[name][column] for column in columns}
-                rows.append(Row("-", network, name, 0, (), figures, dict.fromkeys(columns), figures, figures))
+                rows.append(Row(0, (), figures, dict.fromkeys(columns), figures, figures, "-", network, name))
     return rows
 
 

@@ -86,18 +86,18 @@ def evaluate(
 class PairEvaluation:
     """Evaluates checkpoints on the same pairs, one after the other; what they share is drawn and searched once.
 
-    Arguments as of :func:`evaluate`.
+    Arguments as of :func:`evaluate`; pairs that were read (and chosen from) before may be given in place of a file.
     """
 
     def __init__(
         self,
-        pairs: str | Path,
+        pairs: str | Path | PairFile,
         training_pairs: Sequence[str | Path] = (),
         seed: int = 0,
         most_candidates: int = 2000,
         all_metrics: bool = False,
     ) -> None:
-        self.file = read_pairs(pairs)
+        self.file = pairs if isinstance(pairs, PairFile) else read_pairs(pairs)
         self._training = [read_pairs(path) for path in training_pairs]
         self._seed, self._most, self._all = seed, most_candidates, all_metrics
         self._clouds: dict[tuple[str, int], _Clouds] = {}

@@ -39,7 +39,7 @@ import torch
 
 from completion import checkpoint
 from completion.configuration import ConfigurationError, TrainingConfig, build, parse_config, plain, read_yaml
-from completion.grid_results import Row, write_results
+from completion.grid_results import Outcome, evaluate_run, write_results
 from completion.resume import FREE_KEYS
 from completion.train import train
 
@@ -97,7 +97,7 @@ class _GridFile:
 class GridResult:
     """Rows of all runs (failed ones with their reason), names of the failed ones, and the files written."""
 
-    rows: list[Row]
+    rows: list[Outcome]
     failed: list[str]
     written: list[Path]
 
@@ -179,19 +179,17 @@ def carry_out(
         if reason is not None:
             failures[cell.name] = reason
         say(f"run        {done}/{len(todo)} {cell.name}{f': failed: {reason}' if reason else ''}")
-    rows: list[Row] = []
+    rows: list[Outcome] = []
     for cell in grid.cells:
         figures = _finished(out, cell, grid, hashes) or {one.label: {} for one in grid.evaluate}
         reason = failures.get(cell.name, "")
         for source, values in figures.items():
-            rows.append(Row(cell.name, cell.group, cell.config.loss.name, cell.config.seed, source, values, reason))
+            rows.append(Outcome(cell.name, cell.group, cell.config.loss.name, cell.config.seed, source, values, reason))
     return GridResult(rows, sorted(failures), write_results(out, rows))
 
 
 def run_cell(cell: Cell, grid: Grid, out: Path, device: str, trust_code: bool, hashes: Mapping[str, str]) -> str | None:
     """Train and evaluate one run; returns None, or why it failed."""
-    from completion.grid_results import evaluate_run
-
     threads = torch.get_num_threads()
     torch.set_num_threads(grid.threads)
     try:

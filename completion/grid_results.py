@@ -1,41 +1,31 @@
 """What came out of a grid of runs: figures on held-out pairs, by run and by group of seeds, as tables and a plot.
 
-Figures are means over pairs of the prediction alone (not joined to the observation): coverage, spurious (1 − precision)
-and F1 at τ = 0.03 of the network frame and at 5 mm, CD-L1 in the network frame and in mm.
+Evaluated and tabulated as a comparison of checkpoints is (:mod:`completion.evaluate`, :mod:`completion.tables`);
+figures are those of the prediction alone (``replace``). What a grid has besides: its groups are named by their cell, it
+may have several held-out sources, and runs that failed.
 
-Writes ``runs.csv`` (a row a run), ``summary.csv`` and ``summary.md`` (a row a group: mean, SD, least and greatest over
-its seeds), and, where matplotlib is installed, ``coverage_spurious.png`` and ``.svg``.
+Writes ``runs.csv`` (a row a run), ``summary.csv`` and ``summary.md`` (a row a group), and, where matplotlib is
+installed, ``coverage_spurious.png`` and ``.svg``.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from completion.checkpoint import load, write_text
-from completion.datasets.pairs import chosen
+from completion.datasets.pairs import chosen, read_pairs
+from completion.evaluate import PairEvaluation
+from completion.tables import COLUMNS, LEGEND, Group, csv_table, csv_text, markdown_table, statistics_of
 
-COLUMNS = ("coverage", "spurious", "f1", "cd_l1", "coverage_5mm", "spurious_5mm", "f1_5mm", "cd_l1_mm")
-_TITLES = {
-    "coverage": "coverage",
-    "spurious": "spurious",
-    "f1": "F1",
-    "cd_l1": "CD-L1",
-    "coverage_5mm": "coverage 5 mm",
-    "spurious_5mm": "spurious 5 mm",
-    "f1_5mm": "F1 5 mm",
-    "cd_l1_mm": "CD-L1 mm",
-}
 # Okabe and Ito's colours, told apart by colour-blind readers too; markers repeat what they say.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _MARKERS = "os^Dv<>P"
 
 
-class Row(NamedTuple):
+class Outcome(NamedTuple):
     """One run on one held-out source; ``values`` is empty and ``failed`` says why where it failed."""
 
     run: str
@@ -47,23 +37,19 @@ class Row(NamedTuple):
     failed: str = ""
 
 
-class Spread(NamedTuple):
-    """A figure over the seeds of a group; the SD is the sample's, and 0 for one seed."""
+@dataclass(frozen=True)
+class CellGroup(Group):
+    """The finished runs of one cell of the grid on one held-out source.
 
-    mean: float
-    sd: float
-    low: float
-    high: float
+    Attributes:
+        group: name of the cell, with what varies in it besides the seed.
+        loss: name of the loss.
+        pairs: the held-out source.
+    """
 
-
-class Group(NamedTuple):
-    """The finished runs of one group on one held-out source."""
-
-    name: str
+    group: str
     loss: str
     pairs: str
-    seeds: int
-    spreads: dict[str, Spread]
 
 
 def evaluate_run(
@@ -74,125 +60,76 @@ def evaluate_run(
     device: str,
     trust_code: bool = False,
 ) -> dict[str, float]:
-    """The figures of one checkpoint, see the module's docstring.
+    """The figures of one checkpoint's prediction on a pair file, or on some objects and scenes of it.
 
     Raises:
         PairFileError, CheckpointError: bad input.
     """
-    from completion.evaluate import PairEvaluation
-
-    evaluation = PairEvaluation(pairs)
-    evaluation.file = chosen(evaluation.file, objects, scenes)
+    evaluation = PairEvaluation(chosen(read_pairs(pairs), objects, scenes))
     row = evaluation.table(load(folder, device, trust_code=trust_code))["replace"]
     return {name: row[name] for name in COLUMNS}
 
 
-def summarise(rows: Sequence[Row]) -> list[Group]:
-    """Group runs that differ in the seed alone, in the order of their first one."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row.values:
-            groups.setdefault((row.pairs, row.group), []).append(row)
-    return [
-        Group(
-            name,
-            members[0].loss,
-            pairs,
-            len(members),
-            {key: _spread([m.values[key] for m in members]) for key in COLUMNS},
-        )
-        for (pairs, name), members in groups.items()
-    ]
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return Spread(statistics.fmean(values), sd, min(values), max(values))
-
-
-def table_text(rows: Sequence[Row]) -> str:
-    """The summary for a console: a line a group, mean ± SD [least, greatest]; then what failed."""
-    groups = summarise(rows)
-    lines = []
-    for pairs in dict.fromkeys(row.pairs for row in rows):
-        cells = [["", "seeds", "coverage", "spurious", "F1", "CD-L1", "F1 5 mm"]]
-        for group in (one for one in groups if one.pairs == pairs):
-            shown = (_cell(group.spreads[key]) for key in ("coverage", "spurious", "f1", "cd_l1", "f1_5mm"))
-            cells.append([group.name, str(group.seeds), *shown])
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines.append(f"{pairs} (means over pairs; mean ± SD [least, greatest] over seeds)")
-        lines += [
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, list[CellGroup]]:
+    """Groups by held-out source, both in the order of their first run; without the runs that failed."""
+    groups: dict[str, dict[str, list[Outcome]]] = {}
+    for one in outcomes:
+        of_source = groups.setdefault(one.pairs, {})
+        if one.values:
+            of_source.setdefault(one.group, []).append(one)
+    return {
+        pairs: [
+            CellGroup(
+                **statistics_of([(one.run, one.values) for one in members], COLUMNS),
+                group=name,
+                loss=members[0].loss,
+                pairs=pairs,
+            )
+            for name, members in of_source.items()
         ]
-    lines += [
-        f"failed     {name}: {reason}" for name, reason in dict.fromkeys((r.run, r.failed) for r in rows if r.failed)
-    ]
-    return "\n".join(lines)
+        for pairs, of_source in groups.items()
+    }
 
 
-def _cell(spread: Spread) -> str:
-    if spread.sd == 0:
-        return f"{spread.mean:.4f}"
-    return f"{spread.mean:.4f} ± {spread.sd:.4f} [{spread.low:.4f}, {spread.high:.4f}]"
+def failures(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """The reasons of the runs that failed, by run."""
+    return {one.run: one.failed for one in outcomes if one.failed}
 
 
-def write_results(out: Path, rows: Sequence[Row]) -> list[Path]:
+def write_results(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
     """Write tables and, where matplotlib is installed, the plot; returns the paths."""
-    groups = summarise(rows)
-    runs: list[list[Any]] = [["run", "group", "loss", "seed", "pairs", *COLUMNS, "failed"]]
-    for row in rows:
-        runs.append([*row[:5], *(row.values.get(key, "") for key in COLUMNS), row.failed])
-    summary: list[list[Any]] = [
-        ["group", "loss", "pairs", "seeds", *(f"{key}_{part}" for key in COLUMNS for part in Spread._fields)]
-    ]
-    for group in groups:
-        figures = (round(value, 6) for key in COLUMNS for value in group.spreads[key])
-        summary.append([group.name, group.loss, group.pairs, group.seeds, *figures])
-    written = []
-    for name, text in (
-        ("runs.csv", _csv(runs)),
-        ("summary.csv", _csv(summary)),
-        ("summary.md", _markdown(rows, groups)),
-    ):
+    groups = summarise(outcomes)
+    runs: list[Sequence[Any]] = [("run", "group", "loss", "seed", "pairs", *COLUMNS, "failed")]
+    runs += [(*one[:5], *(one.values.get(key, "") for key in COLUMNS), one.failed) for one in outcomes]
+    every = [group for of_source in groups.values() for group in of_source]
+    texts = {
+        "runs.csv": csv_text(runs),
+        "summary.csv": csv_table(("group", "loss", "pairs"), COLUMNS, every),
+        "summary.md": _markdown(groups, failures(outcomes)),
+    }
+    for name, text in texts.items():
         write_text(out / name, text)
-        written.append(out / name)
-    return written + _plot(out, [row for row in rows if row.values])
+    return [*(out / name for name in texts), *_plot(out, [one for one in outcomes if one.values])]
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()
-
-
-def _markdown(rows: Sequence[Row], groups: Sequence[Group]) -> str:
+def _markdown(groups: Mapping[str, Sequence[CellGroup]], failed: Mapping[str, str]) -> str:
     lines = []
-    for pairs in dict.fromkeys(row.pairs for row in rows):
-        lines += [
-            f"Held-out pairs: `{pairs}`. Means over pairs; mean ± SD [least, greatest] over seeds. Coverage, spurious",
-            "(1 − precision), F1 at τ = 0.03 of the partial's diagonal and at 5 mm; CD-L1 in diagonals and mm.",
-            "",
-            "| | seeds | " + " | ".join(_TITLES[key] for key in COLUMNS) + " |",
-            "|---|---:|" + "---:|" * len(COLUMNS),
-        ]
-        for group in (one for one in groups if one.pairs == pairs):
-            cells = " | ".join(_cell(group.spreads[key]) for key in COLUMNS)
-            lines.append(f"| {group.name} | {group.seeds} | {cells} |")
-        lines.append("")
-    lines += [
-        f"- failed: {name}: {reason}" for name, reason in dict.fromkeys((r.run, r.failed) for r in rows if r.failed)
-    ]
+    for pairs, of_source in groups.items():
+        lines += [f"Held-out pairs: `{pairs}`, means over pairs, then over seeds; {LEGEND}", ""]
+        lines += [*markdown_table(("group",), COLUMNS, of_source), ""]
+    lines += [f"- failed: {name}: {reason}" for name, reason in failed.items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _plot(out: Path, rows: Sequence[Row]) -> list[Path]:
+def _plot(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
     """Coverage against spurious points: a dot a run, a colour and marker a loss, a panel a held-out source."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return []
-    sources, losses = list(dict.fromkeys(row.pairs for row in rows)), list(dict.fromkeys(row.loss for row in rows))
+    sources = list(dict.fromkeys(one.pairs for one in outcomes))
+    losses = list(dict.fromkeys(one.loss for one in outcomes))
     if not sources:
         return []
     figure = Figure(figsize=(6.0 * len(sources), 4.8), layout="constrained")
@@ -200,10 +137,10 @@ def _plot(out: Path, rows: Sequence[Row]) -> list[Path]:
     for i, pairs in enumerate(sources):
         axes = figure.add_subplot(1, len(sources), i + 1)
         for k, loss in enumerate(losses):
-            members = [row for row in rows if row.pairs == pairs and row.loss == loss]
+            members = [one for one in outcomes if one.pairs == pairs and one.loss == loss]
             axes.scatter(
-                [row.values["spurious"] for row in members],
-                [row.values["coverage"] for row in members],
+                [one.values["spurious"] for one in members],
+                [one.values["coverage"] for one in members],
                 color=_COLOURS[k % len(_COLOURS)],
                 marker=_MARKERS[k % len(_MARKERS)],
                 s=42,

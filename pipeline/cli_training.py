@@ -57,11 +57,11 @@ def train_grid(
     What is finished is left alone. Exit status 1: some runs failed; the table names them.
     """
     from completion.grid import carry_out, load_grid
-    from completion.grid_results import table_text
+    from pipeline.console_checkpoint import show_grid
 
     grid = load_grid(file, pairs=pairs, evaluate=evaluate, jobs=jobs)
     result = carry_out(grid, out, device=device.value, trust_code=trust_code, say=lambda line: print(line, flush=True))
-    print(table_text(result.rows))
+    show_grid(result.rows)
     for path in result.written:
         print(f"written    {path}")
     if result.failed:

@@ -1,4 +1,4 @@
-"""What an evaluation of checkpoints says on the terminal: tables of at most 100 columns."""
+"""What an evaluation of checkpoints or of a grid says on the terminal: tables of at most 100 columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from completion.benchmark_evaluation import BenchmarkResult
-    from completion.comparison import Comparison, Row
+    from completion.comparison import Comparison
+    from completion.grid_results import Outcome
+    from completion.tables import Group
 
 WIDTH = 100
 # Column -> title, factor, digits. Two tables, since one of all would be too wide.
@@ -38,15 +40,24 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
         f"{comparison.samples} pairs of {comparison.objects} objects ({escape(comparison.pairs)}): "
         "mean ± SD over seeds, their range below"
     )
-    console.print("\n[bold]τ = 0.03 of the network frame[/]")
-    console.print(_comparison_table(comparison, _AT_TAU))
-    console.print("\n[bold]5 mm[/]")
-    console.print(_comparison_table(comparison, _IN_METRES))
+    _show_groups(("loss", "network", "way"), comparison.rows, console)
     more = {name: how for name, how in _MORE.items() if name in comparison.columns}
     if more:
         console.print("\n[bold]Network frame[/]")
-        console.print(_comparison_table(comparison, more))
+        console.print(_group_table(("loss", "network", "way"), comparison.rows, more))
     _show_notes(comparison.notes, console)
+
+
+def show_grid(outcomes: Sequence[Outcome], console: Console | None = None) -> None:
+    """Print means and spread over seeds by cell of the grid and held-out source, and which runs failed why."""
+    from completion.grid_results import failures, summarise
+
+    console = console or Console(highlight=False)
+    for pairs, groups in summarise(outcomes).items():
+        console.print(f"\n{escape(pairs)}, means over pairs: mean ± SD over seeds, their range below")
+        _show_groups(("group",), groups, console)
+    for name, reason in failures(outcomes).items():
+        console.print(f"[red]failed[/]     {escape(name)}: {escape(reason)}", soft_wrap=True)
 
 
 def show_benchmarks(results: Sequence[BenchmarkResult], console: Console | None = None) -> None:
@@ -79,20 +90,28 @@ def _show_notes(notes: Sequence[str], console: Console) -> None:
         console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
 
 
-def _comparison_table(comparison: Comparison, columns: Columns) -> Table:
+def _show_groups(labels: Sequence[str], groups: Sequence[Group], console: Console) -> None:
+    console.print("\n[bold]τ = 0.03 of the network frame[/]")
+    console.print(_group_table(labels, groups, _AT_TAU))
+    console.print("\n[bold]5 mm[/]")
+    console.print(_group_table(labels, groups, _IN_METRES))
+
+
+def _group_table(labels: Sequence[str], groups: Sequence[Group], columns: Columns) -> Table:
     table = Table(box=None, pad_edge=False, width=min(WIDTH, 46 + 18 * len(columns)))
-    for title in ("loss", "network", "way"):
+    for title in labels:
         table.add_column(title, overflow="fold", max_width=20)
     table.add_column("n", justify="right")
     for title, _, _ in columns.values():
         table.add_column(title, justify="right", no_wrap=True)
-    for row in comparison.rows:
+    for row in groups:
+        names = (escape(getattr(row, label)) for label in labels)
         cells = (_cell(row, column, factor, digits) for column, (_, factor, digits) in columns.items())
-        table.add_row(escape(row.loss), escape(row.network), row.way, str(row.seeds or ""), *cells)
+        table.add_row(*names, str(row.seeds or ""), *cells)
     return table
 
 
-def _cell(row: Row, column: str, factor: float, digits: int) -> str:
+def _cell(row: Group, column: str, factor: float, digits: int) -> str:
     mean, sd = row.mean[column] * factor, row.sd[column]
     if sd is None:
         return f"{mean:.{digits}f}"

@@ -15,11 +15,12 @@ import torch
 from rich.console import Console
 
 from completion import checkpoint
-from completion.comparison import COLUMNS, Comparison, ComparisonError, check_output, compare
+from completion.comparison import Comparison, ComparisonError, check_output, compare
 from completion.datasets.pairs import PairDataset, read_pairs
 from completion.evaluate import _extra, evaluate
 from completion.losses import LOSSES
 from completion.networks import PCN
+from completion.tables import COLUMNS
 from pipeline.console_checkpoint import show_comparison
 
 TRAINING: dict[str, Any] = {

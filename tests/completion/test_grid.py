@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import statistics
@@ -11,13 +12,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from completion import grid as grids
+from completion.comparison import compare
 from completion.configuration import ConfigurationError, load_config
 from completion.evaluate import evaluate
 from completion.grid import Grid, carry_out, load_grid, with_key
-from completion.grid_results import COLUMNS, Row, summarise, table_text, write_results
+from completion.grid_results import Outcome, summarise, write_results
 from completion.losses import LOSSES, cd_l1
+from completion.tables import COLUMNS
+from pipeline.console_checkpoint import show_grid
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "training"
 
@@ -46,6 +51,12 @@ def grid_file(write_pairs, training_keys, tmp_path):
 
 def carried(grid: Grid, out: Path) -> grids.GridResult:
     return carry_out(grid, out, "cpu", say=lambda line: None)
+
+
+def printed(result: grids.GridResult) -> str:
+    text = io.StringIO()
+    show_grid(result.rows, Console(file=text, width=100, highlight=False))
+    return text.getvalue()
 
 
 def test_cells_are_every_combination_the_first_key_outermost(grid_file) -> None:
@@ -122,11 +133,13 @@ def test_a_grid_trains_evaluates_resumes_and_tabulates(grid_file, tmp_path, monk
         summary = {row["group"]: row for row in csv.DictReader(file)}
     values = [float(row["coverage"]) for row in runs if row["group"] == "qal-omega1"]
     assert len(values) == 2 and summary["qal-omega1"]["seeds"] == "2"
-    assert float(summary["qal-omega1"]["coverage_mean"]) == pytest.approx(statistics.fmean(values), abs=1e-5)
+    assert float(summary["qal-omega1"]["coverage"]) == pytest.approx(statistics.fmean(values), abs=1e-5)
     assert float(summary["qal-omega1"]["coverage_sd"]) == pytest.approx(statistics.stdev(values), abs=1e-5)
-    assert float(summary["qal-omega1"]["coverage_high"]) == pytest.approx(max(values), abs=1e-5)
-    text = table_text(result.rows)
+    assert float(summary["qal-omega1"]["coverage_max"]) == pytest.approx(max(values), abs=1e-5)
+    assert summary["qal-omega1"]["checkpoints"] == "qal-omega1-seed0 qal-omega1-seed1"
+    text = printed(result)
     assert all(name in text for name in ("cd_l1", "qal-omega1", "qal-omega100", "coverage", "spurious"))
+    assert max(map(len, text.splitlines())) <= 100
     assert str(tmp_path) not in (out / "summary.md").read_text()
     # Another evaluation does not train again; another grid of the same names does not mix with it.
     carried(load_grid(grid_file(), evaluate=[grid.cells[0].config.pairs[0]]), out)
@@ -139,6 +152,21 @@ def test_a_grid_trains_evaluates_resumes_and_tabulates(grid_file, tmp_path, monk
     assert len(refused.failed) == 6 and "learning_rate differ" in refused.rows[0].failed
 
 
+def test_a_grid_and_a_comparison_of_its_checkpoints_give_the_same_numbers(grid_file, tmp_path) -> None:
+    grid, out = load_grid(grid_file(cells=[{"name": "a", "loss": "cd_l1"}, {"name": "b", "loss": "qal"}])), tmp_path
+    result = carried(grid, out)
+    found = compare([out / cell.name for cell in grid.cells], grid.evaluate[0].pairs, device="cpu")
+    compared = [row for row in found.rows if row.way == "replace"]
+    groups = summarise(result.rows)["held"]
+    assert [(group.loss, group.members) for group in groups] == [(row.loss, row.members) for row in compared]
+    for group, row in zip(groups, compared, strict=True):
+        assert group.seeds == row.seeds == 2
+        assert (group.mean, group.sd, group.low, group.high) == (row.mean, row.sd, row.low, row.high)
+    lines = (out / "summary.md").read_text(), found.markdown()
+    of_a, of_all = ([line for line in text.splitlines() if line.startswith("|")] for text in lines)
+    assert all(any(line.endswith(one.partition("|")[2].partition("|")[2]) for line in of_all) for one in of_a[2:])
+
+
 def test_a_run_that_fails_is_a_row_with_its_reason(grid_file, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(LOSSES, "bad", lambda a, b: cd_l1(a, b) * float("nan"))
     cells = [{"name": "bad", "loss": "bad"}, {"name": "cd_l1", "loss": "cd_l1"}]
@@ -146,7 +174,7 @@ def test_a_run_that_fails_is_a_row_with_its_reason(grid_file, tmp_path, monkeypa
     assert result.failed == ["bad"]
     assert [bool(row.values) for row in result.rows] == [False, True]
     assert "diverged at step 0" in result.rows[0].failed
-    assert "failed     bad: training diverged" in table_text(result.rows)
+    assert "failed     bad: training diverged" in printed(result)
     assert "diverged" in (tmp_path / "out" / "summary.md").read_text()
 
 
@@ -164,12 +192,14 @@ def test_the_plot_is_written_and_the_same_each_time(tmp_path) -> None:
     pytest.importorskip("matplotlib")
     values = dict.fromkeys(COLUMNS, 0.5)
     rows = [
-        Row(f"{loss}-{k}", loss, loss, k, "held", {**values, "coverage": 0.1 * k}) for loss in LOSSES for k in range(2)
+        Outcome(f"{loss}-{k}", loss, loss, k, "held", {**values, "coverage": 0.1 * k})
+        for loss in LOSSES
+        for k in range(2)
     ]
     written = {path.name: path for path in write_results(tmp_path, rows)}
     assert written["coverage_spurious.png"].read_bytes().startswith(b"\x89PNG")
     svg = written["coverage_spurious.svg"].read_text()
-    assert "<svg" in svg and len(summarise(rows)) == len(LOSSES)
+    assert "<svg" in svg and len(summarise(rows)["held"]) == len(LOSSES)
     one = written["coverage_spurious.png"].read_bytes()
     write_results(tmp_path, rows)
     assert written["coverage_spurious.png"].read_bytes() == one
