@@ -29,10 +29,13 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -218,10 +221,10 @@ def _run_all(
     waiting = list(todo)
     running: dict[Future[str | None], Cell] = {}
     # spawn: a forked process would inherit torch's threads in an unknown state.
-    with ProcessPoolExecutor(grid.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _sigterm_raises(), ProcessPoolExecutor(grid.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             while waiting or running:
-                while waiting and len(running) < grid.jobs:  # no more, so that none starts after Ctrl-C
+                while waiting and len(running) < grid.jobs:  # no more, so that none starts after Ctrl-C or SIGTERM
                     cell = waiting.pop(0)
                     running[pool.submit(run_cell, cell, grid, out, device, trust_code, hashes)] = cell
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -232,6 +235,25 @@ def _run_all(
                 if process.pid is not None:
                     os.kill(process.pid, signal.SIGTERM)  # lets the step end and writes the resume file
             raise
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """While inside, SIGTERM raises SystemExit(143), so that the jobs are ended too (in the main thread)."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short the jobs' last steps
+        raise SystemExit(128 + number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    mine = threading.current_thread() is threading.main_thread() and before is not signal.SIG_IGN
+    if mine:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _cells_of(given: Any, outer: Mapping[str, Any], base: Mapping[str, Any], source: str) -> list[Cell]:
