@@ -6,6 +6,10 @@ each centre's cloud of F points against the F true points nearest to that centre
 
     total = coarse + fine_weight · fine + denoising_weight · denoising     (fine alone for a network with one cloud)
 
+The published code's denoising (yuxumin/PoinTr 8f1fede, ``get_loss`` of models/AdaPoinTr.py, weight ½) joins the clouds
+of all centres, and their neighbours, before it compares the two by CD-L1: a point may then be matched to another
+centre's neighbours. Here each cloud answers for its own centre, and by the loss that is compared.
+
 All in float32, network frame.
 """
 

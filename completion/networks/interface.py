@@ -15,7 +15,8 @@ class Denoising(NamedTuple):
 
     Attributes:
         centres: ``(B, Q, 3)`` the noised points that the network was shown.
-        clouds: ``(B, Q, F, 3)`` what it made of each; trained against the F true points nearest to each centre.
+        clouds: ``(B, Q, F, 3)`` what it made of each; trained against the F true points nearest to each centre
+            (:mod:`completion.objective` says how, and how the published code differs).
     """
 
     centres: Tensor
