@@ -63,15 +63,29 @@ class Sample(NamedTuple):
     truth: Cloud  # (M, 3)
 
 
+class Drawing(NamedTuple):
+    """How a batch is drawn from samples.
+
+    Attributes:
+        input_points, target_points: points drawn from the partial and the true cloud.
+        augmentation: as for pairs, about the origin: ``mirror`` flips x, z, both or neither (as the published loaders
+            do), ``yaw_degrees`` turns about y, which is up here.
+        seed: of order, draws and augmentation.
+        mode: normalisation: ``as given`` or a name of :mod:`completion.normalize`.
+    """
+
+    input_points: int
+    target_points: int
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    mode: str = AS_GIVEN
+
+
 class BenchmarkData(ABC):
     """Base of the readers. ``data.batch(step, size)`` for training, ``data.sample(i)`` for evaluation.
 
     Args:
-        input_points, target_points: points drawn from the partial and the true cloud for a batch.
-        augmentation: as for pairs, about the origin: ``mirror`` flips x, z, both or neither (as the published loaders
-            do), ``yaw_degrees`` turns about y, which is up here.
-        seed: of order, draws and augmentation.
-        mode: normalisation of a batch: ``as given`` or a name of :mod:`completion.normalize`.
+        drawing: how a batch is drawn.
         root: the benchmark's folder; which files it must hold, its class says.
         split: a name of ``splits``.
         categories: names or ids to keep; all by default.
@@ -86,12 +100,7 @@ class BenchmarkData(ABC):
 
     def __init__(
         self,
-        input_points: int,
-        target_points: int,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        mode: str = AS_GIVEN,
-        *,
+        drawing: Drawing,
         root: str | Path,
         split: str = "train",
         categories: Sequence[str] = (),
@@ -101,9 +110,9 @@ class BenchmarkData(ABC):
         self.root, self.split = Path(root), split
         if not self.root.is_dir():
             raise DatasetError(f"{self.root}: no such folder; give the folder of {self.name} as `root`")
-        self.input_points, self.target_points = input_points, target_points
-        self.augmentation = augmentation or Augmentation()
-        self.seed, self._mode = seed, mode
+        self.input_points, self.target_points = drawing.input_points, drawing.target_points
+        self.augmentation = drawing.augmentation or Augmentation()
+        self.seed, self._mode = drawing.seed, drawing.mode
         self._wanted = (categories,) if isinstance(categories, str) else tuple(str(one) for one in categories)
 
     @property

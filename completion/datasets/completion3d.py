@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from completion.datasets.base import AS_GIVEN, BenchmarkData, Cloud, DatasetError, H5File, Sample, absent, read_lines
-from completion.datasets.pairs import Augmentation
+from completion.datasets.base import BenchmarkData, Cloud, DatasetError, Drawing, H5File, Sample, absent, read_lines
 from completion.datasets.synsets import SYNSETS
 
 NAMES = "synsetoffset2category.txt"
@@ -38,19 +37,12 @@ class Completion3D(BenchmarkData):
 
     def __init__(
         self,
-        input_points: int,
-        target_points: int,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        mode: str = AS_GIVEN,
-        *,
+        drawing: Drawing,
         root: str | Path,
         split: str = "train",
         categories: Sequence[str] = (),
     ) -> None:
-        super().__init__(
-            input_points, target_points, augmentation, seed, mode, root=root, split=split, categories=categories
-        )
+        super().__init__(drawing, root, split, categories)
         path = self.root / f"{split}.list"
         if not path.exists() or not (self.root / split / "partial").is_dir():
             raise absent(

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from completion.datasets.base import AS_GIVEN, BenchmarkData, DatasetError, H5File, Sample, absent
-from completion.datasets.pairs import Augmentation
+from completion.datasets.base import BenchmarkData, DatasetError, Drawing, H5File, Sample, absent
 
 VIEWS = 26
 # By label, as VRCNet's test.py names them.
@@ -60,20 +59,13 @@ class MVP(BenchmarkData):
 
     def __init__(
         self,
-        input_points: int,
-        target_points: int,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        mode: str = AS_GIVEN,
-        *,
+        drawing: Drawing,
         root: str | Path,
         split: str = "train",
         categories: Sequence[str] = (),
         points: int = 2048,
     ) -> None:
-        super().__init__(
-            input_points, target_points, augmentation, seed, mode, root=root, split=split, categories=categories
-        )
+        super().__init__(drawing, root, split, categories)
         one = f"MVP_{split.title()}_CP.h5"
         two = (f"mvp_{split}_input.h5", f"mvp_{split}_gt_{points}pts.h5")
         if (self.root / one).exists() and points == 2048:

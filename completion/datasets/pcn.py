@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from completion.datasets.base import AS_GIVEN, BenchmarkData, DatasetError, Sample, absent
-from completion.datasets.pairs import Augmentation
+from completion.datasets.base import BenchmarkData, DatasetError, Drawing, Sample, absent
 from completion.datasets.pcd import read_pcd
 
 TRAIN_VIEWS = 8
@@ -45,20 +44,13 @@ class PCNData(BenchmarkData):
 
     def __init__(
         self,
-        input_points: int,
-        target_points: int,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        mode: str = AS_GIVEN,
-        *,
+        drawing: Drawing,
         root: str | Path,
         split: str = "train",
         categories: Sequence[str] = (),
         fill: str = "repeat",
     ) -> None:
-        super().__init__(
-            input_points, target_points, augmentation, seed, mode, root=root, split=split, categories=categories
-        )
+        super().__init__(drawing, root, split, categories)
         if fill not in FILLS:
             raise DatasetError(f"pcn: no fill {fill!r}; choose {', '.join(FILLS)}")
         self._fill = fill

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from completion.datasets.base import AS_GIVEN, BenchmarkData
+from completion.datasets.base import AS_GIVEN, BenchmarkData, Drawing
 from completion.datasets.completion3d import Completion3D
 from completion.datasets.mvp import MVP
 from completion.datasets.pairs import Augmentation
@@ -20,8 +20,8 @@ DATASETS: dict[str, type[BenchmarkData]] = {
     "pcn": PCNData,
     "shapenet55": ShapeNet55,
 }
-# Arguments of a reader that a training file gives elsewhere.
-_OWN = 5
+# Arguments of a reader that a training file gives elsewhere: the drawing.
+_OWN = 1
 
 
 def open_data(
@@ -36,7 +36,7 @@ def open_data(
 
     Args:
         part: name in ``DATASETS``, and its parameters: ``root``, ``split``, ``categories``, and what its class lists.
-        input_points, target_points, augmentation, seed, mode: see :class:`~completion.datasets.base.BenchmarkData`.
+        input_points, target_points, augmentation, seed, mode: see :class:`~completion.datasets.base.Drawing`.
 
     Raises:
         ConfigurationError: unknown name or parameter, or no ``root``.
@@ -47,4 +47,5 @@ def open_data(
     check_part(part, DATASETS, "dataset", skip=_OWN)
     if "root" not in part.parameters:
         raise ConfigurationError(f"dataset {part.name}: parameter 'root' is missing; name the benchmark's folder")
-    return DATASETS[part.name](input_points, target_points, augmentation, seed, mode, **part.parameters)
+    drawing = Drawing(input_points, target_points, augmentation, seed, mode)
+    return DATASETS[part.name](drawing, **part.parameters)

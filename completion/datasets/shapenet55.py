@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from completion.datasets.base import AS_GIVEN, BenchmarkData, Cloud, DatasetError, Sample, absent, read_lines
-from completion.datasets.pairs import Augmentation
+from completion.datasets.base import BenchmarkData, Cloud, DatasetError, Drawing, Sample, absent, read_lines
 from completion.datasets.synsets import SYNSETS
 from completion.points import farthest_points
 
@@ -51,12 +50,7 @@ class ShapeNet55(BenchmarkData):
 
     def __init__(
         self,
-        input_points: int,
-        target_points: int,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        mode: str = AS_GIVEN,
-        *,
+        drawing: Drawing,
         root: str | Path,
         split: str = "train",
         categories: Sequence[str] = (),
@@ -64,9 +58,7 @@ class ShapeNet55(BenchmarkData):
         difficulty: str = "median",
         sampling: str = "farthest",
     ) -> None:
-        super().__init__(
-            input_points, target_points, augmentation, seed, mode, root=root, split=split, categories=categories
-        )
+        super().__init__(drawing, root, split, categories)
         choices = (("subset", str(subset), SUBSETS), ("difficulty", difficulty, DIFFICULTIES))
         for what, value, known in (*choices, ("sampling", sampling, dict.fromkeys(SAMPLINGS))):
             if value not in known:
