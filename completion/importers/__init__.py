@@ -76,7 +76,8 @@ def import_checkpoint(
         averaged: take averaged weights (EMA) where the file holds some.
 
     Raises:
-        CheckpointError: a file that cannot be read, does not fit, or holds values that are not finite.
+        CheckpointError: a file that cannot be read, does not fit, or holds values that are not finite; or ``out`` is
+            taken.
         ConfigurationError: unknown names or parameters.
     """
     file = Path(file)
@@ -85,6 +86,7 @@ def import_checkpoint(
     check_name(frame or FAMILIES[family].frame, checkpoint.FRAMES, "frame")
     check_name(normalisation or FAMILIES[family].normalisation, NORMALISATIONS, "normalisation")
     check_name(merge, MERGES, "merge")
+    _check_free(Path(out))
     content = read_file(file)
     if not published_entries(family, network):
         held = [f"{name} ({', '.join(_families_of(name))})" for name in sorted(NETWORKS) if _families_of(name)]
@@ -129,6 +131,14 @@ def import_checkpoint(
     hint = FAMILIES[family].hint
     taken = [hint] if hint and normalisation is None else []
     return Imported(folder, checkpoint.read_config(folder), inferred, [*caveats(config), *taken])
+
+
+def _check_free(out: Path) -> None:
+    """An import replaces nothing: a trained checkpoint cannot be had back, and what was measured on it would stay."""
+    if out.is_dir() and any(out.iterdir()):
+        raise CheckpointError(f"{out}: is not empty; name another folder with --out, or delete it first")
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out}: is a file; name a folder with --out")
 
 
 def _fitted(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import string
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,11 +84,13 @@ def read_file(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: a folder; name the checkpoint file in it")
     try:
         with path.open("rb") as stream:
-            start = stream.read(9)
+            start = stream.read(64)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); name a checkpoint file") from error
     if not start:
         raise CheckpointError(f"{path}: empty; copy it again")
+    if all(byte in string.printable.encode() for byte in start):
+        raise CheckpointError(f"{path}: {_text(start)}")
     if start[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
         try:
             return load_file(path)
@@ -95,7 +99,8 @@ def read_file(path: str | Path) -> Any:
     if _is_torchscript(path):
         raise CheckpointError(f"{path}: a TorchScript archive, which is code; save the network's state dict instead")
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of another pickle protocol; what cannot be read is told below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile file makes torch raise almost anything
         raise CheckpointError(f"{path}: {_why(error)}") from error
@@ -109,6 +114,15 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
+def _text(start: bytes) -> str:
+    """What is wrong with a file that begins as a text, not as a torch file or safetensors."""
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+    if start.lstrip().startswith(b"<"):
+        return "a web page, not the file itself; download it again through a browser"
+    return f"a text ({start.decode('utf-8', 'replace')[:30]!r}), no checkpoint; name the torch or safetensors file"
+
+
 def _why(error: Exception) -> str:
     text = str(error)
     found = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"but got <class '([\w.]+)'>", text)
@@ -120,6 +134,8 @@ def _why(error: Exception) -> str:
         )
     if "legacy .tar" in text:
         return "written by a torch older than 0.4; load it there and save the state dict again"
+    if "Weights only load failed" in text:  # torch goes on with advice to run what is in it
+        return "not a readable checkpoint file: neither torch.save nor safetensors wrote it; was it copied whole?"
     reason = " ".join(text.split())
     return f"not a readable checkpoint file ({type(error).__name__}: {reason[:200]}); was it copied whole?"
 

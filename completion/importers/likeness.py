@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,6 +30,8 @@ class _WithoutMemory(TorchFunctionMode):
         given = dict(kwargs or {})
         if func is torch.empty and given.get("device") is None:
             given["device"] = "meta"
+        if func is torch.Tensor.normal_ and args[0].is_meta:  # nothing to fill, and torch would load its compiler
+            return args[0]
         return func(*args, **given)
 
 
@@ -74,8 +78,13 @@ def shapes_of(network: str, parameters: Mapping[str, Any]) -> Shapes:
     Raises:
         Exception: what the network's constructor raises.
     """
+    return _shapes(NETWORKS[network], json.dumps(dict(parameters), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)  # every family's way of naming one network asks for the same shapes
+def _shapes(factory: Callable[..., nn.Module], parameters: str) -> Shapes:
     with _WithoutMemory():
-        made: nn.Module = NETWORKS[network](**parameters)
+        made = factory(**json.loads(parameters))
     return {name: tuple(value.shape) for name, value in made.state_dict().items()}
 
 

@@ -265,7 +265,13 @@ def broken(kind: str, folder: Path, pcn: State) -> Path:
     elif kind == "empty":
         file.write_bytes(b"")
     elif kind == "text":
-        file.write_text("version https://git-lfs.github.com/spec/v1\n")
+        file.write_text("a note of mine\n")
+    elif kind == "pointer":
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 27450407\n")
+    elif kind == "page":
+        file.write_text("<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title>")
+    elif kind == "pickle":
+        file.write_bytes(pickle.dumps({"epoch": 3, "home": Path("/x")}, protocol=4))
     elif kind == "script":
         torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(file))
     elif kind == "folder":
@@ -280,7 +286,10 @@ def broken(kind: str, folder: Path, pcn: State) -> Path:
         ("truncated-old", "not a readable checkpoint file"),
         ("garbage", "not a readable checkpoint file|holds a Python object"),
         ("empty", "empty"),
-        ("text", "not a readable checkpoint file"),
+        ("text", "a text .'a note of mine.*name the torch or safetensors file"),
+        ("pointer", "Git LFS pointer.*git lfs pull"),
+        ("page", "a web page.*download it again"),
+        ("pickle", "not a readable checkpoint file"),
         ("script", "TorchScript"),
         ("folder", "a folder"),
         ("absent", "cannot be read"),
@@ -291,6 +300,17 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path, pcn: State, ki
     with pytest.raises(CheckpointError, match=message) as caught:
         read_file(file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch's own advice is to run the code in it
+
+
+def test_an_import_replaces_no_checkpoint(tmp_path: Path, pcn: State) -> None:
+    torch.save({"net_state_dict": pcn}, tmp_path / "theirs.pth")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    for out, message in (("mine", "mine: is not empty; name another"), ("theirs.pth", "theirs.pth: is a file")):
+        with pytest.raises(CheckpointError, match=message):
+            import_checkpoint(tmp_path / "theirs.pth", "mvp", "pcn", tmp_path / out, parameters=NARROW)
+    assert (tmp_path / "mine" / "config.json").read_text() == "{}"
 
 
 def test_the_wrong_family_or_network_is_told_the_likeliest(tmp_path: Path, pcn: State, pointr_pcn: State) -> None:
