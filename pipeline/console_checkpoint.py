@@ -35,7 +35,7 @@ Columns = Mapping[str, tuple[str, float, int]]
 
 def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print means and spread over seeds, at τ = 0.03 and at 5 mm, and what a reader must know."""
-    console = console or Console(highlight=False)
+    console = console or _wide_console()
     console.print(
         f"{comparison.samples} pairs of {comparison.objects} objects ({escape(comparison.pairs)}): "
         "mean ± SD over seeds, their range below"
@@ -52,7 +52,7 @@ def show_grid(outcomes: Sequence[Outcome], console: Console | None = None) -> No
     """Print means and spread over seeds by cell of the grid and held-out source, and which runs failed why."""
     from completion.grid_results import failures, summarise
 
-    console = console or Console(highlight=False)
+    console = console or _wide_console()
     for pairs, groups in summarise(outcomes).items():
         console.print(f"\n{escape(pairs)}, means over pairs: mean ± SD over seeds, their range below")
         _show_groups(("group",), groups, console)
@@ -62,7 +62,7 @@ def show_grid(outcomes: Sequence[Outcome], console: Console | None = None) -> No
 
 def show_benchmarks(results: Sequence[BenchmarkResult], console: Console | None = None) -> None:
     """Print category means and the benchmark's own mean."""
-    console = console or Console(highlight=False)
+    console = console or _wide_console()
     for result in results:
         console.print(f"\n[bold]{escape(result.title)}[/]", soft_wrap=True)
         table = Table(box=None, pad_edge=False)
@@ -83,6 +83,12 @@ def show_benchmarks(results: Sequence[BenchmarkResult], console: Console | None 
             table.add_row(result.checkpoint, result.variant, *(f"{value:.4g}" for value in result.overall.values()))
         console.print(table)
     _show_notes(list(dict.fromkeys(note for result in results for note in result.notes)), console)
+
+
+def _wide_console() -> Console:
+    """Rich takes 80 columns where there is no terminal, and would cut off figures that go into a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def _show_notes(notes: Sequence[str], console: Console) -> None:

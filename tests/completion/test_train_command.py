@@ -93,6 +93,7 @@ def test_a_grid_prints_its_table(write_pairs, training_keys, tmp_path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "coverage" in result.output and "spurious" in result.output and "summary.md" in result.output
+    assert "CD-L1 mm" in result.output  # the last column: nothing is cut off where there is no terminal
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0 and "finished   2 of 2 runs already" in again.output
     refused = CliRunner().invoke(app, arguments[:4])
