@@ -125,7 +125,10 @@ def build_network(part: Part, where: str, trust_code: bool = False) -> Completio
     if is_own(part.name):
         check_part(part, NETWORKS, f"{where}: network")
         try:
-            return NETWORKS[part.name](**part.parameters)
+            network = NETWORKS[part.name](**part.parameters)
+            if network.output_points < 1:
+                raise ValueError(f"it would give {network.output_points} points")
+            return network
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise ConfigurationError(f"{where}: network {part.name} cannot be built: {error}") from error
     try:

@@ -240,9 +240,13 @@ def check_loss(part: Part, where: str) -> None:
         loss_schedules.check(part.parameters, part.name)
     except ValueError as error:
         raise ConfigurationError(f"{where} {part.name}: {error}") from error
+    known = inspect.signature(LOSSES[part.name]).parameters
+    ours = part.name in loss_plugins.KIND.own  # somebody's own loss may take lists beside numbers
     for name, value in part.parameters.items():
-        if isinstance(value, str) and isinstance(inspect.signature(LOSSES[part.name]).parameters[name].default, float):
-            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = number or loss_schedules.is_scheduled(value) or (value is None and "None" in str(known[name].annotation))
+        if isinstance(known[name].default, int | float) and not fits and (ours or isinstance(value, str)):
+            hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(value, str) else ""
             raise ConfigurationError(f"{where} {part.name}: {name} must be a number, got {value!r}{hint}")
 
 

@@ -83,6 +83,8 @@ def train(
         DivergenceError: the loss became infinite or NaN; the resume file is from before.
     """
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ConfigurationError(f"{out}: is a file; name a folder with --out")
     with join(resolve_device(device)) as (ranks, device):
         _check_machine(config, device, ranks)
         enter_losses(config, trust_code)
@@ -107,6 +109,11 @@ def train(
         restore(out, run, description, device)
         if len(set(ranks.gather(run.step))) > 1:
             raise ConfigurationError(f"{out / RESUME}: not every process reads the same; put --out on a shared disk")
+        if not (out / RESUME).exists() and (out / checkpoint.CONFIG).exists():
+            raise ConfigurationError(
+                f"{out}: holds a checkpoint that this run did not make, or its {RESUME} is gone; name another folder, "
+                "or let --fresh replace it"
+            )
         if run.step >= config.steps and (out / checkpoint.CONFIG).exists():
             return out  # finished before; its card may hold an evaluation by now
         last = config.steps if stop_after is None else min(stop_after, config.steps)

@@ -104,7 +104,9 @@ def read_pairs(path: str | Path) -> PairFile:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise PairFileError(f"{path}: not a readable .npz ({error}); make it again") from error
+        # numpy's own text on what is no .npz advises to unpickle it
+        reason = "it is another kind of file" if "pickle" in str(error) else error
+        raise PairFileError(f"{path}: not a readable .npz ({reason}); make it again") from error
     missing = [name for name in _ARRAYS if name not in content]
     if missing:
         raise PairFileError(f"{path}: lacks {', '.join(missing)}; make it again")

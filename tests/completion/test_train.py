@@ -105,6 +105,18 @@ def test_a_finished_run_is_left_alone(write_pairs, tmp_path) -> None:
     assert (out / "README.md").read_text() == "evaluated"
 
 
+def test_a_checkpoint_of_another_making_is_not_replaced(write_pairs, tmp_path) -> None:
+    setup = config(write_pairs())
+    out = train(setup, tmp_path / "out", "cpu", progress=False)
+    (out / "training.pt").unlink()  # as an imported or copied checkpoint lacks it
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigurationError, match=r"out: holds a checkpoint that this run did not make.*--fresh"):
+        train(dataclasses.replace(setup, seed=1), out, "cpu", progress=False)
+    assert (out / "model.safetensors").read_bytes() == before
+    with pytest.raises(ConfigurationError, match=r"pairs\.npz: is a file; name a folder with --out"):
+        train(setup, tmp_path / "pairs.npz", "cpu", progress=False)
+
+
 def test_another_seed_gives_other_weights(write_pairs, tmp_path) -> None:
     pairs = write_pairs()
     one, other = (weights(train(config(pairs, seed=s), tmp_path / str(s), "cpu", progress=False)) for s in (0, 1))

@@ -414,6 +414,8 @@ def test_a_resume_file_from_before_these_keys_still_fits(training_keys, tmp_path
         ({"schedule": {"name": "step", "every": 3, "gamma": 0.0}}, "gamma must be above 0"),
         ({"gradient_scale": "equl"}, r"gradient_scale: unknown name 'equl' \(did you mean 'equal'\?"),
         ({"loss": {"name": "qal", "parameters": {"epsilon": "1e-3"}}}, r"epsilon must be a number.*write 1\.0e-3"),
+        ({"loss": {"name": "qal", "parameters": {"epsilon": [0.1, 0.01]}}}, r"epsilon must be a number, got \[0\.1"),
+        ({"loss": {"name": "emd", "parameters": {"rounds": "50"}}}, "rounds must be a number"),
         (
             {"loss": {"name": "qal", "parameters": {"epsilon": {"schedule": "linaer", "from": 1, "to": 2}}}},
             r"loss qal: epsilon: unknown schedule 'linaer'",
