@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", action="append", help="pair file instead of those it names; may be repeated")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--fresh", action="store_true", help="begin anew instead of resuming")
-    parser.add_argument("--trust-code", action="store_true", help="import a network named module:Class")
+    parser.add_argument("--trust-code", action="store_true", help="import a network or loss named module:thing")
     parser.add_argument("--stop-after", type=int, help="leave after this step; the same command goes on from there")
     given = parser.parse_args(arguments)
     first = os.environ.get("RANK", "0") == "0"

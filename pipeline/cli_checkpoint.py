@@ -131,8 +131,8 @@ def checkpoint_evaluate(
 ) -> None:
     """Measure checkpoints on novel objects, or on a benchmark in its own metrics; several make one table.
 
-    Checkpoints of the same loss and network are one row: mean and spread over seeds. With one folder, its card too
-    gets the figures.
+    Checkpoints of the same loss and network are one row: mean and spread over seeds.
+    With one folder, its card too gets the figures.
     """
     from completion.comparison import check_output
 

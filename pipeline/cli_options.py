@@ -19,5 +19,5 @@ class Device(StrEnum):
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where networks run; auto takes CUDA if there is one.")]
 TrustCode = Annotated[
     bool,
-    typer.Option("--trust-code", help="Import and run the Python code that a checkpoint names (module:Class)."),
+    typer.Option("--trust-code", help="Import and run Python code that a checkpoint or file names (module:thing)."),
 ]

@@ -35,7 +35,7 @@ def mug(count: int = 2048) -> torch.Tensor:
     return torch.cat([wall[: count * 3 // 4], handle[count * 3 // 4 :]])
 
 
-parser = argparse.ArgumentParser()
+parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("shape", nargs="?", help=".npy file of points (N, 3)")
 parser.add_argument("--steps", type=int, default=100)
 arguments = parser.parse_args()

@@ -109,7 +109,7 @@ class BenchmarkData(ABC):
             raise DatasetError(f"{self.name}: no split {split!r}; choose {', '.join(self.splits)}")
         self.root, self.split = Path(root), split
         if not self.root.is_dir():
-            raise DatasetError(f"{self.root}: no such folder; give the folder of {self.name} as `root`")
+            raise DatasetError(f"{self.root}: no such folder; give the folder of {self.name} as `root` (--data)")
         self.input_points, self.target_points = drawing.input_points, drawing.target_points
         self.augmentation = drawing.augmentation or Augmentation()
         self.seed, self._mode = drawing.seed, drawing.mode
@@ -220,7 +220,7 @@ def absent(root: Path, names: Iterable[str], what: str) -> DatasetError:
     near = [root.parent, *sorted(path for path in root.glob("*") if path.is_dir())]
     for folder in near:
         if all((folder / name).exists() for name in names):
-            return DatasetError(f"{root}: no {names[0]} here, but in {folder}: give that folder as `root`")
+            return DatasetError(f"{root}: no {names[0]} here, but in {folder}: give that folder as `root` (--data)")
     lacking = ", ".join(name for name in names if not (root / name).exists())
     return DatasetError(f"{root}: lacks {lacking}; {what}")
 
