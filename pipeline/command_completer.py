@@ -13,8 +13,8 @@ once. ``{input}`` and ``{output}`` in it become the absolute paths of two folder
     the place of one that cannot be completed, ``0000.txt`` may say why in a line.
 
 The command ends with status 0. A cloud that is missing, broken or not finite is that object's failure, and the others
-count; another status, or taking longer than the arm's ``timeout``, is the failure of the whole unit. Then both folders
-stay where they are, for a look, until the unit is made again.
+count; another status, writing nothing at all, or taking longer than the arm's ``timeout``, is the failure of the whole
+unit. Then both folders stay where they are, for a look, until the unit is made again.
 """
 
 from __future__ import annotations
@@ -157,6 +157,8 @@ class CommandCompleter:
         if status != 0:
             how = f"exit status {status}" if status > 0 else f"signal {-status}"
             raise CommandError(f"{shlex.join(self.command)} failed with {how}{_end_of(told)} (see {work})")
+        if not any(target.iterdir()):  # what it said meanwhile is all there is to find out why
+            raise CommandError(f"{shlex.join(self.command)} wrote nothing into {{output}}{_end_of(told)} (see {work})")
 
 
 def _filled(word: str, folders: dict[str, str]) -> str:

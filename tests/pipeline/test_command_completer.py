@@ -238,7 +238,7 @@ CLOUD = PartialCloud(np.ones((20, 3), np.float32), 2**40 + 7, 3)
 
 
 def test_words_reach_the_program_as_they_are(tmp_path: Path, completer) -> None:
-    code = "import sys, json; json.dump(sys.argv[1:], open('words.json', 'w'))"
+    code = "import sys, json; json.dump(sys.argv[1:], open('words.json', 'w')); open(sys.argv[2] + '/log', 'w')"
     made = completer(code)
     told = CommandCompleter((*made.command, "; touch x", "$HOME", "a={input}/b"), tmp_path, "camera", 60.0)
     with told.complete(tmp_path / "work", 0, "kinect", [CLOUD]) as read, pytest.raises(OutputError, match=r"0000\.npy"):
@@ -247,6 +247,16 @@ def test_words_reach_the_program_as_they_are(tmp_path: Path, completer) -> None:
     words = json.loads((tmp_path / "words.json").read_text())
     assert words == [source, str(tmp_path / "work" / "out"), "; touch x", "$HOME", f"a={source}/b"]
     assert not (tmp_path / "x").exists() and not (tmp_path / "work").exists()
+
+
+def test_one_that_writes_nothing_is_told_with_its_last_words(tmp_path: Path, completer) -> None:
+    made = completer("import sys; print('CUDA out of memory', file=sys.stderr)")
+    with (
+        pytest.raises(CommandError, match=r"wrote nothing into \{output\}: CUDA out of memory \(see .*work\)"),
+        made.complete(tmp_path / "work", 0, "kinect", [CLOUD]),
+    ):
+        pass
+    assert (tmp_path / "work" / "in" / "0000.npy").is_file()
 
 
 def test_nothing_is_run_where_there_is_nothing_to_complete(tmp_path: Path, completer) -> None:
@@ -267,7 +277,8 @@ def test_nothing_is_run_where_there_is_nothing_to_complete(tmp_path: Path, compl
     ],
 )
 def test_broken_outputs_have_reasons(tmp_path: Path, completer, content, message: str) -> None:
-    with completer("").complete(tmp_path / "work", 0, "kinect", [CLOUD]) as read:
+    writes = "import sys; open(sys.argv[2] + '/0000.npy', 'w')"
+    with completer(writes).complete(tmp_path / "work", 0, "kinect", [CLOUD]) as read:
         target = tmp_path / "work" / "out" / "0000.npy"
         if isinstance(content, bytes):
             target.write_bytes(content)
