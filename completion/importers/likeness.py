@@ -78,13 +78,14 @@ def shapes_of(network: str, parameters: Mapping[str, Any]) -> Shapes:
     Raises:
         Exception: what the network's constructor raises.
     """
-    return _shapes(NETWORKS[network], json.dumps(dict(parameters), sort_keys=True))
+    factory: Any = NETWORKS[network]
+    return _shapes(factory, json.dumps(dict(parameters), sort_keys=True))
 
 
 @functools.lru_cache(maxsize=64)  # every family's way of naming one network asks for the same shapes
-def _shapes(factory: Callable[..., nn.Module], parameters: str) -> Shapes:
+def _shapes(factory: Any, parameters: str) -> Shapes:
     with _WithoutMemory():
-        made = factory(**json.loads(parameters))
+        made: nn.Module = factory(**json.loads(parameters))
     return {name: tuple(value.shape) for name, value in made.state_dict().items()}
 
 
