@@ -41,8 +41,17 @@ from typing import Any
 import torch
 
 from completion import checkpoint
-from completion.configuration import ConfigurationError, TrainingConfig, build, parse_config, plain, read_yaml
+from completion.configuration import (
+    ConfigurationError,
+    TrainingConfig,
+    build,
+    enter_losses,
+    parse_config,
+    plain,
+    read_yaml,
+)
 from completion.grid_results import Outcome, evaluate_run, write_results
+from completion.networks.plugins import NetworkError, find_network
 from completion.resume import FREE_KEYS
 from completion.train import train
 
@@ -167,14 +176,20 @@ def carry_out(
     """Train and evaluate what is not finished, then write tables and plot.
 
     Raises:
-        ConfigurationError, PairFileError, CheckpointError: before the first run, for held-out pairs or a device that
-            cannot be used; later they make the run that met them a failed row.
+        ConfigurationError, PairFileError, CheckpointError: before the first run, for held-out pairs, a device, or a
+            network or loss from outside that cannot be used; later they make the run that met them a failed row.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.resolve_device(device)
     hashes = {one.pairs: _sha256(one.pairs) for one in grid.evaluate}
     todo = [cell for cell in grid.cells if _finished(out, cell, grid, hashes) is None]
+    for cell in todo:
+        enter_losses(cell.config, trust_code, f"run {cell.name}")
+        try:
+            find_network(cell.config.network.name, trust_code)
+        except NetworkError as error:
+            raise ConfigurationError(f"run {cell.name}: network: {error}") from error
     if len(todo) < len(grid.cells):
         say(f"finished   {len(grid.cells) - len(todo)} of {len(grid.cells)} runs already")
     failures: dict[str, str] = {}

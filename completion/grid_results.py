@@ -152,6 +152,10 @@ def _plot(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
         axes.set_xlabel("spurious at τ = 0.03 (less is better)")
         axes.set_ylabel("coverage at τ = 0.03 (more is better)")
         axes.set_title(f"{pairs}: a dot a run")
+        # Not less than a tenth, or noise would fill the picture.
+        for low, high, limit in ((*axes.get_xlim(), axes.set_xlim), (*axes.get_ylim(), axes.set_ylim)):
+            more = max(0.0, 0.1 - (high - low)) / 2
+            limit(low - more, high + more)
         axes.grid(alpha=0.3)
         axes.legend(title="loss")
     written = []

@@ -323,7 +323,8 @@ def _stop_if_diverged(
     name = config.loss.name if broken in ("fine", "gradient") or config.coarse_loss == "same" else config.coarse_loss
     raise DivergenceError(
         f"training diverged at step {step}: {broken} is {values[broken]} (loss {name}; {where}); lower learning_rate "
-        "or clip_norm, or look for values that are not finite in the pairs. The last resume file is from before."
+        "or clip_norm, or look for values that are not finite in the pairs. A resume file, where there is one, is from "
+        "before."
     )
 
 

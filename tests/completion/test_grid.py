@@ -178,6 +178,14 @@ def test_a_run_that_fails_is_a_row_with_its_reason(grid_file, tmp_path, monkeypa
     assert "diverged" in (tmp_path / "out" / "summary.md").read_text()
 
 
+def test_code_that_is_not_trusted_is_refused_before_anything_runs(grid_file, tmp_path) -> None:
+    cells = [{"name": "ours", "loss": "cd_l1"}, {"name": "theirs", "loss": "no_such_module:loss"}]
+    out = tmp_path / "out"
+    with pytest.raises(ConfigurationError, match=r"run theirs-seed0: loss: .*--trust-code"):
+        carried(load_grid(grid_file(cells=cells)), out)
+    assert not list(out.iterdir())
+
+
 def test_held_out_objects_and_scenes(grid_file, write_pairs, tmp_path) -> None:
     held = write_pairs("held.npz", seed=5, objects=2, views=1)
     some = {"pairs": str(held), "objects": [1], "scenes": [0]}
