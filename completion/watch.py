@@ -37,8 +37,8 @@ SPIKE, SPIKE_ROWS, SPIKES, EARLY, SMALL_EPSILON = 10.0, 3, 2, 0.3, 1e-3
 # Flat coverage: from FLAT_FROM of the run until now (half of the run or later), means over FLAT_ROWS of the rows at
 # both ends gain less than FLAT_GAIN, and coverage is still below FULL; with lambda_attr of HIGH_LAMBDA or more.
 FLAT_FROM, FLAT_ROWS, FLAT_GAIN, FULL, HIGH_LAMBDA = 0.1, 0.15, 0.02, 0.9, 1.0
-# Rising spurious points in flat regions: the mean over the last RISE_ROWS of the rows is above the lowest such mean
-# before by RISE and by the factor RISE_RATIO.
+# Rising spurious points in flat regions: in half of the run or later, the mean over the last RISE_ROWS of the rows from
+# FLAT_FROM on is above the lowest such mean before by RISE and by the factor RISE_RATIO.
 RISE_ROWS, RISE, RISE_RATIO = 0.2, 0.03, 1.25
 # No gain over CD: over the last GAIN_ROWS of the rows, coverage is not GAIN higher and spurious not GAIN lower.
 GAIN_ROWS, GAIN = 0.25, 0.005
@@ -95,14 +95,21 @@ def flat_coverage(shares: Sequence[float], coverage: Sequence[float], lambda_att
     )
 
 
-def rising_flat_spurious(flat_spurious: Sequence[float]) -> Finding | None:
-    """Spurious points that rise in flat regions; one share of predictions a row, see the module's docstring."""
-    if len(flat_spurious) < FEWEST_ROWS:
+def rising_flat_spurious(shares: Sequence[float], flat_spurious: Sequence[float]) -> Finding | None:
+    """Spurious points that rise in flat regions.
+
+    Args:
+        shares: share of the run done at each row, 0 to 1.
+        flat_spurious: share of predictions a row, see the module's docstring.
+    """
+    values = [value for share, value in zip(shares, flat_spurious, strict=True) if share >= FLAT_FROM]
+    # Few clouds are looked at: in the first half, noise around a level that still falls looks like a rise.
+    if len(values) < FEWEST_ROWS or shares[-1] < 0.5:
         return None
-    rows = max(3, round(RISE_ROWS * len(flat_spurious)))
-    last = statistics.fmean(flat_spurious[-rows:])
-    earlier = len(flat_spurious) - rows
-    lowest = min((statistics.fmean(flat_spurious[i : i + rows]) for i in range(earlier - rows + 1)), default=math.inf)
+    rows = max(3, round(RISE_ROWS * len(values)))
+    last = statistics.fmean(values[-rows:])
+    earlier = len(values) - rows
+    lowest = min((statistics.fmean(values[i : i + rows]) for i in range(earlier - rows + 1)), default=math.inf)
     if not (last > lowest + RISE and last > RISE_RATIO * lowest):
         return None
     return Finding(
@@ -179,7 +186,10 @@ class Watch:
         findings = [
             gradient_spikes(shares, [row.get("largest_gradient", 0.0) for row in rows], now["epsilon"]),
             flat_coverage(shares, [row["coverage"] for row in rows], now["lambda_attr"]),
-            rising_flat_spurious([row["flat_spurious"] for row in rows if "flat_spurious" in row]),
+            rising_flat_spurious(
+                [share for share, row in zip(shares, rows, strict=True) if "flat_spurious" in row],
+                [row["flat_spurious"] for row in rows if "flat_spurious" in row],
+            ),
             self._beside_cd(rows) if last else None,
         ]
         return [finding for finding in findings if finding is not None]
