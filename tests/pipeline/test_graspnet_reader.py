@@ -46,8 +46,8 @@ def test_pose_is_the_quaternions_rotation_to_float32(q: list[float]) -> None:
     T = pose_matrix([0.1, -0.2, 0.3], q)
     assert T.dtype == np.float32
     expected = Rotation.from_quat(q, scalar_first=True).as_matrix()
-    # Where the middle angle is 90 degrees to the last digits, the referee's detour through Euler angles divides rounding
-    # errors of 1e-16 by this: 6e-4 were seen at 8e-13.
+    # Where the middle angle is nearly 90 degrees, the referee's detour through Euler angles divides rounding errors of
+    # 1e-16 by this: 6e-4 were seen at 8e-13.
     assume(np.hypot(expected[0, 0], expected[1, 0]) > 1e-8)
     np.testing.assert_allclose(T[:3, :3], expected, atol=1e-6)
     np.testing.assert_array_equal(T[:3, 3], np.float32([0.1, -0.2, 0.3]))
