@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grasping.utility import FRICTIONS, METRICS, accuracy_table, average_precision, view_utility
+from grasping.utility import (
+    FRICTIONS,
+    METRICS,
+    PERFECT,
+    accuracy_table,
+    average_precision,
+    contributions,
+    shortfall,
+    view_utility,
+)
+from pipeline.physics_utility import HELD_METRICS, held_contributions, held_shortfall, held_utility
 
 frictions = st.lists(st.sampled_from([*FRICTIONS, np.inf]), max_size=70)
 
@@ -56,3 +66,67 @@ def test_less_friction_is_never_worse(values: list[float]) -> None:
     before = view_utility(values, kept)
     after = view_utility([0.2 if v == 0.4 else v for v in values], kept)
     assert all(after[name] >= before[name] - 1e-12 for name in METRICS)
+
+
+candidates = st.lists(st.tuples(st.sampled_from([*FRICTIONS, 0.0, 0.5, 1.3, np.inf]), st.booleans()), max_size=120)
+
+
+@given(candidates, st.sampled_from(METRICS))
+def test_contributions_add_up_to_the_metric(values: list[tuple[float, bool]], metric: str) -> None:
+    friction, kept = [friction for friction, _ in values], [kept for _, kept in values]
+    parts = contributions(metric, friction, kept)
+    assert parts.shape == (len(values),)
+    assert parts.sum() == pytest.approx(view_utility(friction, kept)[metric], rel=0, abs=1e-9)
+    assert all(part == 0 for part, value in zip(parts, friction, strict=True) if value == np.inf)
+
+
+@given(candidates, st.sampled_from(METRICS))
+def test_a_contribution_is_what_is_lost_when_the_grasp_fails(values: list[tuple[float, bool]], metric: str) -> None:
+    friction, kept = [friction for friction, _ in values], [kept for _, kept in values]
+    before = view_utility(friction, kept)[metric]
+    for row, part in enumerate(contributions(metric, friction, kept)):
+        failing = [*friction[:row], np.inf, *friction[row + 1 :]]
+        assert before - view_utility(failing, kept)[metric] == pytest.approx(part, rel=0, abs=1e-9)
+
+
+@given(candidates, st.sampled_from(sorted(PERFECT)))
+def test_losses_add_up_to_what_a_perfect_list_has_more(values: list[tuple[float, bool]], metric: str) -> None:
+    friction, kept = [friction for friction, _ in values], [kept for _, kept in values]
+    losses, missing = shortfall(metric, friction, kept)
+    value = view_utility(friction, kept)[metric]
+    assert losses.sum() + missing == pytest.approx(PERFECT[metric] - value, rel=0, abs=1e-9)
+    if min(friction, default=0.2) >= 0.2:
+        assert missing >= 0 and (losses >= -1e-12).all()
+    assert missing <= PERFECT[metric] + 1e-12
+
+
+def test_perfect_lists_lose_nothing_and_empty_ones_everything() -> None:
+    for metric, perfect in PERFECT.items():
+        assert view_utility([0.2] * 60, [True] * 60)[metric] == pytest.approx(perfect)
+        losses, missing = shortfall(metric, [0.2] * 60, [True] * 60)
+        assert np.abs(losses).max() < 1e-12 and missing == 0
+        assert shortfall(metric, [], [])[1] == pytest.approx(perfect)
+
+
+def test_the_first_grasp_weighs_most_in_average_precision() -> None:
+    parts = contributions("ap", [0.2, 0.2, np.inf, 0.8], [True, False, True, True])
+    harmonic = np.cumsum(1 / np.arange(1, 51))
+    assert parts == pytest.approx([2 * harmonic[49], 0, 0, (harmonic[49] - harmonic[1]) * 2 * 3 / 6])
+
+
+def test_unknown_metrics_and_those_without_a_bound_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown metric 'apple'"):
+        contributions("apple", [0.2], [True])
+    with pytest.raises(ValueError, match="no list is perfect"):
+        shortfall("feasible", [0.2], [True])
+    with pytest.raises(ValueError, match="unknown metric 'hold'"):
+        held_shortfall("hold", [1.0])
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 2 / 3, 1.0]), max_size=70), st.sampled_from(HELD_METRICS))
+def test_parts_of_what_physics_holds_add_up(held: list[float], metric: str) -> None:
+    value = held_utility(held)[metric]
+    assert held_contributions(metric, held).sum() == pytest.approx(value, rel=0, abs=1e-9)
+    losses, missing = held_shortfall(metric, held)
+    assert losses.shape == (len(held),) and (losses >= 0).all()
+    assert losses.sum() + missing == pytest.approx(1 - value, rel=0, abs=1e-9)
