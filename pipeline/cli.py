@@ -14,6 +14,7 @@ from pipeline.cli_scoring import app as scoring_app
 from pipeline.cli_scoring import number_list
 from pipeline.cli_training import app as training_app
 from pipeline.cli_trial import app as trial_app
+from pipeline.cli_view import app as view_app
 from pipeline.progress import told_progress
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
 app.add_typer(scoring_app)
 app.add_typer(trial_app)
+app.add_typer(view_app)
 app.add_typer(training_app)
 
 INTERRUPTED = 130
