@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from grasping.collision import collide
 from grasping.geometry import ObjectGeometry
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER
-from grasping.partners import find_partners
+from grasping.partners import find_partners, hit_cloud
 from grasping.protocol import TABLE_SIZE, WORKSPACE_MARGIN, score_view, table_points
 from grasping.transforms import pose, transform_points
 
@@ -102,3 +103,18 @@ def test_widths_are_clipped_and_no_grasps_hit_nothing(two_slabs) -> None:  # typ
     assert (wide.target, wide.neighbour, wide.table) == (widest.target, widest.neighbour, widest.table)
     nothing = find_partners(Grasps.empty(), None, objects, places, np.eye(4))
     assert nothing.any.shape == (0,) and TABLE_SIZE[2] > 0
+
+
+@quiet
+@given(seed=st.integers(0, 2**31), count=st.sampled_from([0, 1, 3, 40, 3000]), spread=st.sampled_from([0.01, 0.1, 1.0]))
+def test_a_cloud_in_blocks_is_hit_as_in_a_tree(  # type: ignore[no-untyped-def]
+    scene, near_antipodal, seed: int, count: int, spread: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    T = scene.T_camera_object[1]
+    grasps = near_antipodal(scene.objects[1], T, scene.T_camera_table, 60, seed)
+    points = (T[:3, 3] + rng.uniform(-spread, spread, (count, 3))).astype(np.float32)
+    wanted = collide(points, replace(grasps, width=np.clip(grasps.width, 0, 0.1)), 0)[0]
+    assert np.array_equal(hit_cloud(points, grasps), wanted)
+    if count == 3000 and spread == 0.1:
+        assert wanted.any()
