@@ -5,8 +5,9 @@ tiles of ``_TARGETS`` points. Every (query, column) pair has a running minimum o
 each other once, at the end; the N × M matrix never exists. No atomics: the indices do not depend on the order in which
 programs run.
 
-Speed: **not measured**, no GPU was at hand when it was written. Triton's interpreter (``TRITON_INTERPRET=1``) runs the
-kernel on CPU tensors; so do the tests.
+On an H200 a search takes 0.24 ms at (32, 2048, 2048) and 1.9 ms at (8, 16384, 16384) in float32. Of the thirteen sizes
+tried there those below were the best or within a tenth of it (``scripts/results/gpu_h200.txt``). Triton's interpreter
+(``TRITON_INTERPRET=1``) runs the kernel on CPU tensors; so do the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 _QUERIES = 64
-_TARGETS = 64
+_TARGETS = 32
 _WARPS = 4
 
 
