@@ -243,6 +243,11 @@ def test_shipped_grids_are_the_papers_and_the_campaigns() -> None:
     for cell in second.cells:
         assert cell.config.network.name == "adapointr" and cell.config.steps == 1000
         assert replace(cell.config, network=expected.network, loss=expected.loss, steps=1500, seed=0) == expected
+    seeds = load_grid(CONFIGS / "loss_seeds.yaml")
+    assert [cell.name for cell in seeds.cells] == [f"{name}-seed{seed}" for seed in range(5) for name in names]
+    for cell in seeds.cells:
+        shipped = load_config(CONFIGS / f"pcn_{cell.config.loss.name.removesuffix('_l1')}.yaml")
+        assert replace(cell.config, seed=0) == shipped
 
 
 @pytest.mark.slow
