@@ -15,8 +15,9 @@ What would be seen alone is told by a z-buffer of surface samples: the nearest o
 grid. Behind a cell that the near side happens to miss the far side would show through, so cells are as large as the
 samples are sparse (:data:`SAMPLES_PER_CELL`). Each cell counts once, so the share is one of the image, as if
 rendered pixels were counted; against rendering (``tests/pipeline/test_visibility.py``) it is off by 0.004 on average.
-The 5 mm reach a little behind the edge of what hides an object: half a bracket hidden counts as somewhat less. And a
-sensor that sees a surface more than 5 mm off sees nothing, by this measure.
+The 5 mm reach a little behind the edge of what hides an object, and over small holes of the sensor: the share of its
+pixels that are observed is lower, by 0.07 on average. A sensor that sees a surface more than 5 mm off sees nothing, by
+this measure.
 """
 
 from __future__ import annotations
@@ -89,21 +90,22 @@ def seen_alone(
     """
     points = np.asarray(surface, dtype=np.float64).reshape(-1, 3)
     points = points[points[:, 2] > 0]
+    K = np.asarray(intrinsics, dtype=np.float64)
+    on_plane = points[:, :2] / points[:, 2:]
+    pixels = on_plane * [K[0, 0], K[1, 1]] + K[:2, 2]  # centres of pixels are whole numbers
+    inside = np.all((pixels >= -0.5) & (pixels < np.array(image_size) - 0.5), axis=1)
+    points, on_plane = points[inside], on_plane[inside]
     if len(points) == 0:
         return points
-    on_plane = points[:, :2] / points[:, 2:]
     # As large as that many samples are apart at the object's middle; near parts have somewhat fewer, far ones more.
     cell = np.sqrt(SAMPLES_PER_CELL / density) / np.median(points[:, 2])
     cells = np.floor(on_plane / cell).astype(np.int64)
     cells -= cells.min(axis=0)
-    key = cells[:, 0] * (cells[:, 1].max() + 1) + cells[:, 1]
-    order = np.lexsort((points[:, 2], key))
-    first = np.flatnonzero(np.diff(key[order], prepend=-1))
-    nearest = order[first]
-    K = np.asarray(intrinsics, dtype=np.float64)
-    pixels = on_plane[nearest] * [K[0, 0], K[1, 1]] + K[:2, 2]  # centres of pixels are whole numbers
-    inside = np.all((pixels >= -0.5) & (pixels < np.array(image_size) - 0.5), axis=1)
-    return points[nearest[inside]]
+    columns = cells[:, 1].max() + 1
+    key = cells[:, 0] * columns + cells[:, 1]
+    nearest = np.full((cells[:, 0].max() + 1) * columns, np.inf)
+    np.minimum.at(nearest, key, points[:, 2])
+    return points[points[:, 2] == nearest[key]]
 
 
 def sampling_density(surface: ArrayLike) -> float:
