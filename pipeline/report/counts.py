@@ -1,4 +1,4 @@
-"""What the report counts from the rows of grasps: success over friction, and what became of the best ten."""
+"""What the report counts from the rows of grasps: success over friction and rank, and what became of the best ten."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def success_curves(grasps: pd.DataFrame, views: pd.DataFrame, k: int) -> pd.Seri
         closing = best[best["min_friction"] <= friction + _EPSILON]
         rows[friction] = (closing.groupby(_VIEW, observed=True).size() / k).reindex(rows.index, fill_value=0.0)
     return rows.groupby(["split", "scene"], observed=True).mean().mean()
+
+
+def success_over_k(grasps: pd.DataFrame, views: pd.DataFrame, friction: float, most: int) -> pd.Series:
+    """Return the success at one friction of a view's best k grasps, for each k of 1..``most``.
+
+    Counted as by :func:`success_curves`, which it equals at each k and friction.
+    """
+    rows = pd.MultiIndex.from_frame(views[_VIEW].drop_duplicates().astype({"split": object}))
+    closing = grasps[(grasps["rank"] < most) & (grasps["min_friction"] <= friction + _EPSILON)]
+    closing = closing[[*_VIEW, "rank"]].astype({"split": object})
+    holds = closing.groupby([*_VIEW, "rank"]).size().unstack("rank", fill_value=0)
+    holds = holds.reindex(index=rows, columns=range(most), fill_value=0)
+    shares = holds.cumsum(axis=1).div(np.arange(1, most + 1), axis=1)
+    mean = shares.groupby(["split", "scene"]).mean().mean()
+    return pd.Series(mean.to_numpy(), index=range(1, most + 1))
 
 
 def outcome(reasons: pd.Series, min_friction: pd.Series) -> pd.Series:

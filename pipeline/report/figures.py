@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from grasping.utility import FRICTIONS
 from pipeline.aggregate import WHOLE
-from pipeline.report.counts import success_curves
+from pipeline.report.counts import success_curves, success_over_k
 from pipeline.report.intervals import WIDTH
 from pipeline.report.metrics import is_known, metric
-from pipeline.report.style import OUTCOMES, ROLES, Look, inline_svg, outcome_stand_in, panel
+from pipeline.report.style import OUTCOMES, ROLES, Drawing, Look, arm_keys, inline_svg, outcome_stand_in, panel
 
 _PAPER = ROLES["paper"][0]
+MOST_RANKS = 50  # the protocol's cut
+_MARK_EVERY = 10
 
 
 def curves(
     grasps: pd.DataFrame, views: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], k: int, prefix: str
-) -> Markup:
+) -> Drawing:
     """Draw the success of the best k grasps over friction, one line an arm."""
     with panel(360, 270) as (figure, axes):
         figure.subplots_adjust(left=0.13, right=0.97, top=0.96, bottom=0.16)
@@ -43,10 +44,42 @@ def curves(
         axes.set(xlabel="friction µ", xticks=FRICTIONS, ylim=(0, None))
         axes.set_ylim(0, min(102, max(10.0, axes.get_ylim()[1])))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
-        return inline_svg(figure, f"success of the best {k} over friction; at 0.4: {', '.join(said)}", prefix)
+        return inline_svg(
+            figure, f"success of the best {k} over friction; at 0.4: {', '.join(said)}", prefix, arm_keys(arms, look)
+        )
 
 
-def trade_off(table: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], unit: str, prefix: str) -> Markup:
+def curves_over_k(
+    grasps: pd.DataFrame, views: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], friction: float, prefix: str
+) -> Drawing:
+    """Draw the success at one friction of the best k grasps over k, one line an arm."""
+    with panel(360, 270) as (figure, axes):
+        figure.subplots_adjust(left=0.13, right=0.97, top=0.96, bottom=0.16)
+        said = []
+        for index, arm in enumerate(arms):
+            own = grasps[grasps["arm"] == arm], views[views["arm"] == arm]
+            values = 100 * success_over_k(*own, friction, MOST_RANKS)
+            axes.plot(
+                values.index,
+                values,
+                color=look[arm].stand_in,
+                marker=look[arm].marker,
+                markersize=10 if look[arm].marker == "*" else 6.5,
+                markeredgewidth=0,
+                markevery=(index * 2 % _MARK_EVERY, _MARK_EVERY),  # where lines meet their marks do not
+                linewidth=1.8,
+                clip_on=False,
+            )
+            said.append(f"{arm} {values.iloc[-1]:.0f} %")
+        axes.set(xlabel="k most confident grasps of a view", xlim=(0, MOST_RANKS))
+        axes.set_xticks([1, *range(10, MOST_RANKS + 1, 10)])
+        axes.set_ylim(0, min(102, max(10.0, axes.get_ylim()[1])))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
+        label = f"success at µ ≤ {friction:g} of the best k over k; of the best {MOST_RANKS}: {', '.join(said)}"
+        return inline_svg(figure, label, prefix, arm_keys(arms, look))
+
+
+def trade_off(table: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], unit: str, prefix: str) -> Drawing:
     """Draw coverage against spurious points, a dot an arm with both intervals; up and left is better."""
     value: dict[Any, Any] = {(row.arm, row.metric): row for row in table.itertuples()}
     with panel(WIDTH, 330) as (figure, axes):
@@ -71,7 +104,7 @@ def trade_off(table: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], u
             left if left < -1 else -0.25, max(right, 5.0)
         )  # without spurious points the axis still has a scale
         axes.set(xlabel="spurious points (%)", ylabel="covered surface (%)")
-        return inline_svg(figure, f"coverage against spurious points: {', '.join(said)}", prefix)
+        return inline_svg(figure, f"coverage against spurious points: {', '.join(said)}", prefix, arm_keys(arms, look))
 
 
 def by_object(
@@ -82,7 +115,7 @@ def by_object(
     arms: Sequence[str],
     look: dict[str, Look],
     prefix: str,
-) -> Markup:
+) -> Drawing:
     """Draw one metric of every object, a marker an arm on one line an object."""
     shown = metric(name)
     chosen = table[(table["metric"] == name) & (table["split"] == WHOLE)].set_index(["object", "arm"])["value"]
@@ -107,17 +140,18 @@ def by_object(
         axes.set_yticks(range(len(objects)), [title_of(item) for item in objects])
         axes.grid(False, axis="y")
         axes.locator_params(axis="x", nbins=6)
-        return inline_svg(figure, f"{shown.title} by object and arm; the numbers stand in the table below", prefix)
+        label = f"{shown.title} by object and arm; the numbers stand in the table below"
+        return inline_svg(figure, label, prefix, arm_keys(arms, look))
 
 
-def outcome_bars(parts: dict[str, pd.Series], title: str, prefix: str) -> Markup:
+def outcome_bars(parts: dict[str, pd.Series], title: str, prefix: str) -> Drawing:
     """Draw stacked bars, one an arm; ``parts`` holds each arm's outcomes by key of :data:`style.OUTCOMES`."""
     return stacked_bars(parts, [(key, text, outcome_stand_in(key)) for key, text, *_ in OUTCOMES], title, prefix)
 
 
 def stacked_bars(
     parts: dict[str, pd.Series], pieces: Sequence[tuple[str, str, str]], title: str, prefix: str
-) -> Markup:
+) -> Drawing:
     """Draw stacked bars, one an entry of ``parts``, of pieces ``(key, text, colour)`` from left to right."""
     height = 46 + 30.0 * len(parts)
     with panel(WIDTH, height) as (figure, axes):
@@ -144,4 +178,10 @@ def stacked_bars(
             f"{name}: " + ", ".join(f"{text} {part.get(key, 0.0):.1f}" for key, text, _ in pieces if key in part)
             for name, part in parts.items()
         )
-        return inline_svg(figure, f"{title}: {said}", prefix)
+        # Pieces that occur nowhere would fill the legend of a file.
+        keys = [
+            (text, colour, "s")
+            for key, text, colour in pieces
+            if any(part.get(key, 0.0) > 0 for part in parts.values())
+        ]
+        return inline_svg(figure, f"{title}: {said}", prefix, keys)

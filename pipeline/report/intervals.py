@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from pipeline.aggregate import WHOLE
 from pipeline.report.metrics import Metric, is_known, metric
-from pipeline.report.style import ROLES, Look, inline_svg, panel
+from pipeline.report.style import ROLES, Drawing, Look, inline_svg, panel
 
 WIDTH = 390.0
 _FG, _MUTED, _PAPER = (ROLES[name][0] for name in ("fg", "muted", "paper"))
@@ -34,7 +33,7 @@ class Row:
 
 def intervals(
     rows: Sequence[Row], shown: Metric, title: str, label: str, prefix: str, *, signed: bool = False
-) -> Markup:
+) -> Drawing:
     """Draw values with their intervals, one line each, the numbers written at the right.
 
     Labels stand at the left; those of differences are long and stand above their line, with the weaker lines'
@@ -114,7 +113,7 @@ def _room(axes: Any, rows: Sequence[Row], scale: float, signed: bool) -> None:
     axes.locator_params(axis="x", nbins=5)
 
 
-def arm_intervals(table: pd.DataFrame, name: str, arms: Sequence[str], look: dict[str, Look], prefix: str) -> Markup:
+def arm_intervals(table: pd.DataFrame, name: str, arms: Sequence[str], look: dict[str, Look], prefix: str) -> Drawing:
     """Draw one metric of every arm; ``table`` has one row an arm for it (all splits, all objects)."""
     shown = metric(name)
     values: dict[Any, Any] = {row.arm: row for row in table[table["metric"] == name].itertuples()}
@@ -132,7 +131,7 @@ def arm_intervals(table: pd.DataFrame, name: str, arms: Sequence[str], look: dic
 
 def forest(
     table: pd.DataFrame, name: str, pairs: Sequence[tuple[str, str]], splits: Sequence[str], prefix: str
-) -> Markup:
+) -> Drawing:
     """Draw the differences of one metric: each comparison over everything and, where there are several, by split."""
     shown = metric(name)
     chosen = table[(table["metric"] == name) & (table["object"] == WHOLE)]

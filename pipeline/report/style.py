@@ -15,6 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.report import standalone
+
 # role -> (stand-in colour in matplotlib, light, dark)
 ROLES = {
     "fg": ("#0a0b01", "#1b1f24", "#e6e8eb"),
@@ -114,6 +116,18 @@ def _variables_of_stand_ins() -> dict[str, str]:
     return table
 
 
+def light_colours() -> dict[str, str]:
+    """Return the light colour of every stand-in."""
+    table = {stand_in: light for stand_in, light, _ in ROLES.values()}
+    table |= {f"#0a0c{index:02x}": light for index, (light, _) in enumerate(_ARM_HUES)}
+    return table | {outcome_stand_in(key): light for key, _, light, _ in OUTCOMES}
+
+
+def arm_keys(arms: Sequence[str], look: dict[str, Look]) -> list[tuple[str, str, str]]:
+    """Return the legend of arms for :func:`inline_svg`."""
+    return [(arm, look[arm].stand_in, look[arm].marker) for arm in arms]
+
+
 @contextmanager
 def panel(width: float, height: float) -> Iterator[tuple[Any, Any]]:
     """Yield a matplotlib figure and axes of the report's style, ``width`` x ``height`` CSS pixels at full size."""
@@ -152,19 +166,29 @@ def panel(width: float, height: float) -> Iterator[tuple[Any, Any]]:
         yield figure, figure.add_subplot()
 
 
-def inline_svg(figure: Any, label: str, prefix: str) -> Markup:
-    """Turn a figure into an ``<svg>`` element that stands in a page.
+class Drawing(Markup):
+    """A figure as an ``<svg>`` element of the page, and as files that stand alone.
+
+    Attributes:
+        standalone: an SVG file in the light colours, with its legend.
+        png: the same as a PNG.
+    """
+
+    standalone: bytes = b""
+    png: bytes = b""
+
+
+def inline_svg(figure: Any, label: str, prefix: str, keys: Sequence[tuple[str, str, str]] = ()) -> Drawing:
+    """Turn a figure into an ``<svg>`` element that stands in a page, and into files that stand alone.
 
     Args:
-        figure: of :func:`panel`, while its context is open.
+        figure: of :func:`panel`, while its context is open; it is used up.
         label: what one would say of it to somebody who cannot see it.
         prefix: makes its ids unique in the page.
+        keys: ``(text, stand-in colour, marker)`` of a legend, which the page shows beside the figure and the files
+            need inside.
     """
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = _svg(figure)
     # In a page the element needs no namespaces, and its size is the style sheet's.
     text = re.sub(r"\sxmlns(:\w+)?=\"[^\"]*\"", "", text)
     text = re.sub(r"<svg[^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img" aria-label="{label}">', text)
@@ -176,7 +200,16 @@ def inline_svg(figure: Any, label: str, prefix: str) -> Markup:
     text = re.sub(r"font: (?:(?P<weight>bold|\d+) )?(?P<size>[\d.]+)px [^;\"]*", _font, text)
     for stand_in, name in _variables_of_stand_ins().items():
         text = text.replace(stand_in, f"var(--{name})")
-    return Markup(text)
+    drawing = Drawing(text)
+    drawing.standalone, drawing.png = standalone.files(figure, label, keys, light_colours())
+    return drawing
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
 
 
 def _font(match: re.Match[str]) -> str:
