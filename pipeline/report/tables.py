@@ -9,18 +9,26 @@ import pandas as pd
 
 from pipeline.aggregate import WHOLE
 from pipeline.report.inputs import RunData, Setting
-from pipeline.report.metrics import NOT_AVAILABLE, Metric, is_known, metric, order
+from pipeline.report.metrics import NOT_AVAILABLE, Metric, is_known, metric, number, order
 
 MOST_PROBLEMS = 200
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, a smaller second line, and a style class."""
+    """One cell: its text, a smaller second line, and a style class.
+
+    Attributes:
+        value: the number behind the text, in the unit shown; sorts the column, and is what the CSV holds.
+        low, high: its interval, in the same unit.
+    """
 
     text: str
     sub: str = ""
     kind: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,19 @@ def _estimate(rows: pd.DataFrame, shown: Metric, column: str, *, signed: bool = 
     kind = ""
     if signed and is_known(row["ci_low"]) and (row["ci_low"] > 0 or row["ci_high"] < 0):
         kind = "sure"
-    return Cell(write(row[column]), shown.interval(row["ci_low"], row["ci_high"], signed=signed), kind)
+    low, high = row["ci_low"], row["ci_high"]
+    ends = (shown.scale * low, shown.scale * high) if is_known(low) and is_known(high) else (None, None)
+    return Cell(write(row[column]), shown.interval(low, high, signed=signed), kind, shown.scale * row[column], *ends)
+
+
+def count(value: Any) -> Cell:
+    """Return a cell with a whole number."""
+    return Cell(f"{int(value):,}", value=int(value))
+
+
+def plain(value: Any, digits: int) -> Cell:
+    """Return a cell with a number without unit."""
+    return Cell(number(value, digits), value=value) if is_known(value) else Cell(NOT_AVAILABLE, "", "none")
 
 
 def per_arm(data: RunData, table: pd.DataFrame, caption: str) -> list[Table]:
@@ -84,7 +104,7 @@ def per_arm(data: RunData, table: pd.DataFrame, caption: str) -> list[Table]:
         title = f"{caption}, {'all splits' if split == WHOLE else split}" if len(splits) > 1 else caption
         size = f"{counted(scenes, 'scene')}, {counted(views, 'view')} an arm"
         note = f"Mean over {size}; brackets: {_confidence(data)} interval over scenes."
-        result.append(Table(title, ("", *data.arms), tuple(rows), note))
+        result.append(Table(title, ("metric", *data.arms), tuple(rows), note))
     return result
 
 
@@ -99,7 +119,7 @@ def differences(data: RunData, table: pd.DataFrame, pairs: list[tuple[str, str]]
             for a, b in pairs
         ]
         rows.append((_label(shown, primary=data.experiment.primary_metric, difference=True), *cells))
-    heads = ("", *(f"{a} − {b}" for a, b in pairs))
+    heads = ("metric", *(f"{a} − {b}" for a, b in pairs))
     note = (
         f"Paired by view, averaged by scene; brackets: {_confidence(data)} interval over scenes. "
         "Bold where it excludes 0; only the primary metric was declared beforehand, and the intervals of the "
@@ -130,13 +150,15 @@ def recovered(data: RunData, setting: Setting) -> tuple[Table | None, str]:
         for arm in arms:
             one = table[(table["metric"] == shown.name) & (table["arm"] == arm)].iloc[0]
             if is_known(one["value"]):
-                cells.append(Cell(f"{100 * one['value']:.0f} %", _share(one["ci_low"], one["ci_high"])))
+                low, high = one["ci_low"], one["ci_high"]
+                ends = (100 * low, 100 * high) if is_known(low) and is_known(high) else (None, None)
+                cells.append(Cell(f"{100 * one['value']:.0f} %", _share(low, high), "", 100 * one["value"], *ends))
             else:
                 reasons.append(str(one["reason"]))
                 cells.append(Cell("undefined", "", "none"))
         rows.append((_label(_plain(shown), primary=data.experiment.primary_metric), *cells))
     note = "; ".join(_sentence(reason) for reason in dict.fromkeys(reasons))
-    return Table("Share of the oracle's gain", ("", *arms), tuple(rows), note and note + "."), ""
+    return Table("Share of the oracle's gain", ("metric", *arms), tuple(rows), note and note + "."), ""
 
 
 def _plain(shown: Metric) -> Metric:
@@ -146,7 +168,7 @@ def _plain(shown: Metric) -> Metric:
 def _share(low: float, high: float) -> str:
     if not (is_known(low) and is_known(high)):
         return NOT_AVAILABLE
-    return f"[{100 * low:.0f}, {100 * high:.0f}]".replace("-", "−")
+    return f"[{number(100 * low, 0)}, {number(100 * high, 0)}]"
 
 
 def _sentence(reason: str) -> str:
@@ -168,10 +190,14 @@ def by_object(
     rows = []
     for item in objects:
         scenes = utility[(utility["object"] == item) & (utility["split"] == WHOLE)]["n_scenes"]
-        cells = [Cell(metric(name).number(values.get((name, item, arm)))) for name, arm, _ in columns]
+        cells = [_number(metric(name), values.get((name, item, arm))) for name, arm, _ in columns]
         rows.append((Cell(object_title(data, item), f"{counted(scenes.max(), 'scene')}"), *cells))
     heads = tuple(f"{metric(name).title}: {arm}" for name, arm, _ in columns)
     return Table("By object", ("object", *heads), tuple(rows))
+
+
+def _number(shown: Metric, value: Any) -> Cell:
+    return Cell(shown.number(value), value=shown.scale * value) if is_known(value) else Cell(NOT_AVAILABLE, "", "none")
 
 
 def object_title(data: RunData, number: str) -> str:
