@@ -4,10 +4,12 @@ Reads
     ``summary.json``, ``problems.json``, ``tables/``; for the pictures ``observations/``, ``arms/*/clouds/`` and
     ``arms/*/dump/``.
 Writes
-    ``report.html``: opens from disk, asks the network for nothing, follows the reader's light or dark scheme.
+    ``report.html``: opens from disk, asks the network for nothing, follows the reader's light or dark scheme;
+    ``report/``: its figures as SVG and PNG, its tables as CSV, LaTeX and Markdown.
 
-Rooms: :mod:`.inputs` reads, :mod:`.answer` says it in words, :mod:`.tables`, :mod:`.figures` and :mod:`.pictures` show
-it, :mod:`.page` puts the page together.
+Rooms: :mod:`.inputs` reads, :mod:`.answer` says it in words, :mod:`.choice` chooses the views that :mod:`.views` reads
+and :mod:`.pictures` and :mod:`.explore` show, :mod:`.tables` and :mod:`.figures` show the rest, :mod:`.page` puts the
+page together from the templates in ``web/``, and :mod:`.exports` writes what stands beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pipeline.artifacts import atomic_write, file_hash, fingerprint
 from pipeline.config import Experiment
 from pipeline.run_folder import RunFolder
 
-VERSION = 1  # raise when the page changes, so that finished runs get the new one
+VERSION = 2  # raise when the page changes, so that finished runs get the new one
 
 
 def run(experiment: Experiment, folder: RunFolder) -> Path:
@@ -27,25 +29,38 @@ def run(experiment: Experiment, folder: RunFolder) -> Path:
     Raises:
         ArtifactError: if the run has no summary or lacks one of its tables.
     """
-    from pipeline.report import inputs, page
+    from pipeline.report import exports, inputs, page
 
-    text = page.render(inputs.read(experiment, folder))
+    made_from = _made_from(folder)
+    files = exports.Exports(_beside(folder).name)
+    text = page.render(inputs.read(experiment, folder), files)
+    files.write(_beside(folder), made_from)
     with atomic_write(folder.report, "w") as stream:
-        stream.write(f"{text}\n{_made_from(folder)}\n")
+        stream.write(f"{text}\n{_mark(made_from)}\n")
     return folder.report
 
 
 def is_current(folder: RunFolder) -> bool:
-    """Say whether the page was made from the summary and the problems that now lie in the run folder."""
-    expected = _made_from(folder).encode()
+    """Say whether page and files were made from the summary and the problems that now lie in the run folder."""
+    from pipeline.report import exports
+
+    made_from = _made_from(folder)
+    expected = _mark(made_from).encode()
     try:
         with folder.report.open("rb") as stream:
             stream.seek(-len(expected) - 1, 2)
-            return stream.read().strip() == expected
+            return stream.read().strip() == expected and exports.are_complete(_beside(folder), made_from)
     except OSError:
         return False
 
 
+def _beside(folder: RunFolder) -> Path:
+    return folder.report.with_suffix("")
+
+
+def _mark(made_from: str) -> str:
+    return f"<!-- made from {made_from} -->"
+
+
 def _made_from(folder: RunFolder) -> str:
-    inputs = [VERSION, file_hash(folder.summary), file_hash(folder.problems)]
-    return f"<!-- made from {fingerprint(inputs)} -->"
+    return fingerprint([VERSION, file_hash(folder.summary), file_hash(folder.problems)])

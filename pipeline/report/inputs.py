@@ -63,7 +63,7 @@ class RunData:
     grasps: pd.DataFrame
     views: pd.DataFrame
     problems: list[dict[str, Any]] | None
-    seconds: dict[str, float]
+    timings: pd.DataFrame
     object_names: dict[str, str]
     merges: dict[str, str]
     physics: Agreement | None = None
@@ -119,7 +119,7 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         grasps=_parquet(folder.tables / "grasps.parquet", _GRASP_COLUMNS),
         views=_parquet(folder.tables / "views.parquet"),
         problems=problems,
-        seconds=_seconds(folder),
+        timings=_timings(experiment, folder),
         object_names=_object_names(experiment.dataset.root),
         merges={arm.name: merge for arm in experiment.arms if (merge := _merge(folder.clouds(arm.name)))},
         physics=_physics(folder) if PHYSICS in experiment.scorers else None,
@@ -156,15 +156,24 @@ def _require(path: Path) -> None:
         raise ArtifactError(f"{path}: no such table; run `aggregate` first")
 
 
-def _seconds(folder: RunFolder) -> dict[str, float]:
-    """Return the seconds that each stage's finished units took, summed over units."""
-    seconds: dict[str, float] = {}
+def _timings(experiment: Experiment, folder: RunFolder) -> pd.DataFrame:
+    """Return ``stage, arm, units, seconds`` of the finished units; ``arm`` is empty where all arms share the work."""
+    arms = {arm.name for arm in experiment.arms}
+    rows = []
     for path in folder.root.glob(f"**/{STAMP}"):
         stamp = read_stamp(path)
-        if stamp is not None:  # else an unfinished unit; its problem is on record
-            stage = str(stamp.made_from.get("stage"))
-            seconds[stage] = seconds.get(stage, 0.0) + stamp.seconds
-    return seconds
+        if stamp is None:
+            continue  # an unfinished unit; its problem is on record
+        parts = path.relative_to(folder.root).parts
+        arm = parts[1] if parts[0] == "arms" else ""
+        if arm and arm not in arms:
+            continue  # of an experiment that this folder held before
+        stage = str(stamp.made_from.get("stage"))
+        if stage == "score" and len(experiment.scorers) > 1:
+            stage = f"score, {stamp.made_from.get('scorer', parts[4])}"
+        rows.append((stage, arm, 1, stamp.seconds))
+    table = pd.DataFrame(rows, columns=["stage", "arm", "units", "seconds"])
+    return table.groupby(["stage", "arm"], sort=False, as_index=False).sum()
 
 
 def _merge(clouds: Path) -> str | None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from pipeline.agreement import THRESHOLDS, WHOLE, sentences
 from pipeline.report import answer, figures, style, tables
 from pipeline.report.counts import outcome
+from pipeline.report.exhibits import Figure
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import NOT_AVAILABLE, is_known, number
-from pipeline.report.style import ROLES, Look, inline_svg, outcome_stand_in, outcome_variable, panel
+from pipeline.report.style import ROLES, Drawing, Look, inline_svg, outcome_stand_in, outcome_variable, panel
 from pipeline.report.tables import Cell, Table
 from pipeline.scorers import PHYSICS
 
@@ -33,6 +33,10 @@ OUTCOMES = (
 )
 
 
+_ROC = "ROC. Marks: µ 0.2, 0.4, … 1.2 from the left; the straight line is chance."
+_BARS_SAY = "Left: what the protocol says, and of how many grasps; bars: what physics says of them. All arms."
+
+
 @dataclass(frozen=True)
 class Opinion:
     """Everything that one generator and camera show of it; tables and captions are ready to draw."""
@@ -44,8 +48,8 @@ class Opinion:
     utility: tuple[Table, ...]
     differences: Table | None
     agreement: Table
-    roc: Markup
-    outcomes: Markup
+    roc: Figure | None
+    outcomes: Figure | None
     objects: Table | None
 
 
@@ -79,6 +83,7 @@ def _opinion(
     rows, roc = _of(data.physics.agreement, setting), _of(data.physics.roc, setting)
     pairs = list(dict.fromkeys([*answer.headline_pairs(data), *data.compared]))
     compared = setting.of(data.comparisons)
+    counted = _of(data.physics.physics_outcomes, setting)
     return Opinion(
         setting,
         f"{setting.camera} · generator {setting.generator}" if several else "",
@@ -87,8 +92,8 @@ def _opinion(
         tuple(tables.per_arm(data, setting.of(data.utility), "Held by physics")),
         tables.differences(data, compared, pairs, "Differences in what physics holds") if pairs else None,
         agreement_table(data, rows),
-        roc_figure(roc, rows, data.arms, look, f"{prefix}-r") if tried else Markup(""),
-        outcome_figure(_of(data.physics.physics_outcomes, setting), f"{prefix}-o") if tried else Markup(""),
+        Figure(roc_figure(roc, rows, data.arms, look, f"{prefix}-r"), _ROC, "physics-roc") if tried else None,
+        Figure(outcome_figure(counted, f"{prefix}-o"), _BARS_SAY, "physics-outcomes-by-reason") if tried else None,
         objects_table(data, rows) if tried else None,
     )
 
@@ -106,14 +111,14 @@ def _how(data: RunData) -> str:
 
 
 def _share(value: Any) -> Cell:
-    return Cell(f"{100 * value:.0f} %") if is_known(value) else Cell(NOT_AVAILABLE, "", "none")
+    return Cell(f"{100 * value:.0f} %", value=100 * value) if is_known(value) else Cell(NOT_AVAILABLE, "", "none")
 
 
 def _auc(row: pd.Series) -> Cell:
     if not is_known(row["auc"]):
         return Cell(NOT_AVAILABLE, "", "none")
     low, high = row["auc_low"], row["auc_high"]
-    return Cell(number(row["auc"], 2), f"[{low:.2f}, {high:.2f}]" if is_known(low) else "")
+    return Cell(number(row["auc"], 2), f"[{low:.2f}, {high:.2f}]" if is_known(low) else "", value=row["auc"])
 
 
 def agreement_table(data: RunData, rows: pd.DataFrame) -> Table:
@@ -131,10 +136,10 @@ def agreement_table(data: RunData, rows: pd.DataFrame) -> Table:
         tried = f"{int(first['n']):,} tried, {int(first['n_held']):,} held; ROC AUC {area.text} {area.sub}".rstrip()
         lines.append((Cell(title, tried, "primary"),))
         for _, row in own.iterrows():
-            counts = [Cell(f"{int(row[name]):,}") for name in ("both", "analytic_only", "physics_only", "neither")]
+            counts = [tables.count(row[name]) for name in ("both", "analytic_only", "physics_only", "neither")]
             rates = [_share(row[name]) for name in ("held_if_passed", "held_if_failed", "accuracy")]
-            lines.append((Cell(f"µ ≤ {row['friction']:g}"), *counts, *rates, Cell(number(row["kappa"], 2))))
-    heads = ("", "both", "protocol only", "physics only", "neither")
+            lines.append((Cell(f"µ ≤ {row['friction']:g}"), *counts, *rates, tables.plain(row["kappa"], 2)))
+    heads = ("friction", "both", "protocol only", "physics only", "neither")
     rates_heads = ("held if passed", "held if failed", "agree", "Cohen's κ")
     note = (
         "At each friction µ the protocol passes a grasp whose min_friction is µ or less. Brackets: "
@@ -152,16 +157,16 @@ def objects_table(data: RunData, rows: pd.DataFrame) -> Table:
         passed = int(row["both"] + row["analytic_only"])
         share = _share(row["n_held"] / row["n"])
         rates = [_share(row[name]) for name in ("held_if_passed", "held_if_failed", "accuracy")]
-        cells = [Cell(f"{int(row['n']):,}"), share, Cell(f"{passed:,}"), *rates]
-        lines.append((Cell(tables.object_title(data, row["object"])), *cells, Cell(number(row["auc"], 2))))
+        cells = [tables.count(row["n"]), share, tables.count(passed), *rates]
+        lines.append((Cell(tables.object_title(data, row["object"])), *cells, tables.plain(row["auc"], 2)))
     heads = ("object", "tried", "held", "passed", "held if passed", "held if failed", "agree", "ROC AUC")
     note = f"All arms, µ ≤ {FRICTION:g}; where the two agree least stands first."
-    return Table("By object", heads, tuple(lines), note)
+    return Table("Physics by object", heads, tuple(lines), note)
 
 
 def roc_figure(
     roc: pd.DataFrame, rows: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], prefix: str
-) -> Markup:
+) -> Drawing:
     """Draw the ROC curve of min_friction against held, a line an arm; its corners are the frictions."""
     areas = rows[rows["object"] == WHOLE].drop_duplicates("arm").set_index("arm")["auc"]
     with panel(360, 330) as (figure, axes):
@@ -192,10 +197,10 @@ def roc_figure(
         axes.set_xticks(range(0, 101, 25))
         axes.set_yticks(range(0, 101, 25))
         text = f"ROC of min_friction against held; area: {', '.join(said) or NOT_AVAILABLE}"
-        return inline_svg(figure, text, prefix)
+        return inline_svg(figure, text, prefix, style.arm_keys(arms, look))
 
 
-def outcome_figure(counts: pd.DataFrame, prefix: str) -> Markup:
+def outcome_figure(counts: pd.DataFrame, prefix: str) -> Drawing:
     """Draw what physics says of the grasps of each reason of the protocol, all arms, in percent of the reason."""
     own = counts[counts["arm"] == WHOLE]
     kinds = outcome(own["reason"].astype(object), own["min_friction"])

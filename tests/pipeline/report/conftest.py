@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from grasping.clouds import voxel_downsample
 from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
-from pipeline import aggregate, summary
+from pipeline import aggregate, report, summary
 from pipeline.artifacts import Stamp, write_json, write_stamp
 from pipeline.cloud_files import OK, ObjectClouds, Observation, save_clouds, save_observation
 from pipeline.complete import METRICS_FILE
@@ -78,6 +78,12 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Made:
     problem = {"stage": "generate", "unit": "pcn-cd/<b>unit</b>", "view": 0, "object": 3, "reason": "a & b < c"}
     recipe = Recipe(without_grasps={("partial", 100, 64)}, problems=[problem])
     return write_run(tmp_path_factory.mktemp("plain"), recipe)
+
+
+@pytest.fixture(scope="session")
+def plain_page(plain_run: Made) -> Path:
+    """Its report; nobody changes it."""
+    return report.run(plain_run.experiment, plain_run.folder)
 
 
 def write_run(home: Path, recipe: Recipe) -> Made:

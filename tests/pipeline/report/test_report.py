@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import io
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ from pipeline import aggregate, console, report, summary
 from pipeline.artifacts import ArtifactError, write_json
 from pipeline.config import load_experiment
 from pipeline.physics_utility import HELD_METRICS
-from pipeline.report import answer, counts, inputs, intervals, page, physics, pictures, style, tables
+from pipeline.report import answer, choice, counts, inputs, intervals, page, physics, pictures, style, tables, views
 from pipeline.report.metrics import metric, number
 from pipeline.run_folder import FAILURE, STAMP, unit_folder
 
@@ -30,30 +33,46 @@ def data(plain_run) -> inputs.RunData:
 
 
 @pytest.fixture(scope="module")
-def text(plain_run) -> str:
-    path = report.run(plain_run.experiment, plain_run.folder)
-    assert path == plain_run.folder.report
-    assert not list(path.parent.glob(".report.html*"))  # nothing half-written stays
-    return path.read_text(encoding="utf-8")
+def text(plain_run, plain_page: Path) -> str:
+    assert plain_page == plain_run.folder.report
+    assert not list(plain_page.parent.rglob(".*.tmp"))  # nothing half-written stays
+    return plain_page.read_text(encoding="utf-8")
+
+
+def without_programs(text: str) -> str:
+    return re.sub(r"<script\b.*?</script>", "", text, flags=re.S)
 
 
 def words(text: str) -> str:
     """What a reader sees of a page, without figures."""
-    body = re.sub(r"<(svg|style)\b.*?</\1>", " ", text, flags=re.S)
+    body = re.sub(r"<(svg|style|script)\b.*?</\1>", " ", text, flags=re.S)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def test_the_page_asks_the_network_for_nothing(text: str) -> None:
-    assert "http://" not in text and "https://" not in text and "//cdn" not in text
-    targets = re.findall(r"\b(?:src|href)=\"([^\"]*)\"", text)
+    own = without_programs(text)
+    assert "http://" not in own and "https://" not in own and "//cdn" not in own
+    targets = re.findall(r"\b(?:src|href)=\"([^\"]*)\"", own)
     assert len(targets) > 30
-    assert all(target.startswith(("data:", "#")) for target in targets)
-    assert "url(" not in re.sub(r"url\(#", "", text) and "@import" not in text
-    assert "default-src 'none'" in text and "<script" not in text
+    assert all(target.startswith(("data:", "#", "report/figures/", "report/tables/")) for target in targets)
+    assert "url(" not in re.sub(r"url\(#", "", own) and "@import" not in own
     assert len(text.encode()) < 15e6
 
 
+def test_the_policy_lets_the_pages_own_programs_run_and_nothing_else(text: str) -> None:
+    policy = html.unescape(re.findall(r'Content-Security-Policy" content="([^"]*)"', text)[0])
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src ")
+    assert "eval" not in policy and "unsafe-inline" not in policy.split("script-src")[1] and "connect" not in policy
+    programs = re.findall(r"<script(?: type=\"text/plain\" id=\"plotly-source\")?>(.*?)</script>", text, re.S)
+    assert len(programs) == 3 and max(map(len, programs)) > 1e6
+    for program in programs:
+        digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert not re.search(r"\son\w+=\"", without_programs(text))
+
+
 def test_ids_are_unique_and_links_inside_arrive(text: str) -> None:
+    text = without_programs(text)
     ids = re.findall(r"\bid=\"([^\"]+)\"", text)
     assert len(ids) == len(set(ids)) > 100
     inside = set(re.findall(r"href=\"#([^\"]+)\"", text)) | set(re.findall(r"url\(#([^)]+)\)", text))
@@ -62,24 +81,31 @@ def test_ids_are_unique_and_links_inside_arrive(text: str) -> None:
 
 def test_figures_follow_the_scheme_of_the_page(text: str) -> None:
     assert "#0a0b" not in text and "#0a0c" not in text and "#0a0d" not in text  # every stand-in has become a variable
-    used = set(re.findall(r"var\(--([\w-]+)\)", text))
+    used = set(re.findall(r"var\(--([\w-]+)\)", without_programs(text)))
     for dark in (False, True):
         assert used <= set(re.findall(r"--([\w-]+):", style.css_variables(dark)))
 
 
 def test_every_section_is_there_and_says_what_the_run_holds(plain_run, text: str) -> None:
     said = words(text)
-    for part in ("Utility", "Differences", "Success over friction", "Completion", "Outcomes", "Pictures", "By object"):
-        assert re.search(rf"<h2>{part}</h2>", text), part
+    listed = page.sections(inputs.read(plain_run.experiment, plain_run.folder))
+    assert [section.id for section in listed] == re.findall(r'<a href="#(\w+)">[^<]*</a>', text[text.index("<nav") :])
+    for section in listed:
+        title = html.escape(section.title)
+        assert re.search(rf'<section id="{section.id}">\s*<h2>{title}</h2>', text), section
+    levels = [int(level) for level in re.findall(r"<h([1-6])\b", without_programs(text))]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert plain_run.experiment.question in said
     assert "Only 4 scenes" in said and "8 views" in said
     assert "partial 1, pcn-cd 0, pcn-qal 0, oracle 0 (of 8 an arm)" in said
     assert f"grasp-utility run {plain_run.folder.root}/experiment.json" in said
     assert "pcn-qal a network completes it pcn-qal replace both" in said  # the merge is the checkpoint's
     assert "partial the partial cloud itself – – both" in said
-    assert "observe 2.0 s" in said  # four units of half a second
+    assert "observe 2.0 s 4 units" in said  # four units of half a second
+    assert "complete 32.0 s 16 units" in said and "8.0 s 4 units" in said
     assert "suppression_translation" in said and "numpy" in said
-    assert text.count("data:image/png;base64,") == 2 * 4 * text.count('class="views"')
+    assert without_programs(text).count("data:image/png;base64,") == 2 * 4 * text.count('class="views"')
 
 
 def test_the_command_reproduces_the_experiment(plain_run) -> None:
@@ -144,8 +170,8 @@ def test_checkpoints_against_each_other_answer_first(data: inputs.RunData) -> No
 
 def naive_success(data: inputs.RunData, arm: str, k: int, friction: float) -> float:
     scenes: dict[int, list[float]] = {}
-    views = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
-    for view in views.itertuples():
+    whole = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
+    for view in whole.itertuples():
         own = data.grasps[
             (data.grasps["arm"] == arm) & (data.grasps["scene"] == view.scene) & (data.grasps["view"] == view.view)
         ]
@@ -154,11 +180,26 @@ def naive_success(data: inputs.RunData, arm: str, k: int, friction: float) -> fl
     return float(np.mean([np.mean(values) for values in scenes.values()]))
 
 
+@pytest.mark.parametrize("friction", [0.4, 0.8])
+def test_success_over_k_is_success_over_friction_seen_from_the_side(data: inputs.RunData, friction: float) -> None:
+    for arm in data.arms:
+        own = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
+        curve = counts.success_over_k(data.grasps[data.grasps["arm"] == arm], own, friction, 50)
+        assert curve.index.tolist() == list(range(1, 51))
+        for k in (1, 2, 7, 10, 40, 41, 50):  # a view has forty grasps at most
+            assert curve[k] == pytest.approx(naive_success(data, arm, k, friction))
+
+
+def test_success_over_k_of_an_arm_without_grasps_is_zero(data: inputs.RunData) -> None:
+    own = data.views[(data.views["arm"] == "partial") & (data.views["object"] == -1)]
+    assert (counts.success_over_k(data.grasps.iloc[:0], own, 0.8, 5) == 0).all()
+
+
 @pytest.mark.parametrize("k", [1, 5, 10])
 def test_success_curves_count_missing_ranks_and_empty_views(data: inputs.RunData, k: int) -> None:
     for arm in data.arms:
-        views = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
-        curve = counts.success_curves(data.grasps[data.grasps["arm"] == arm], views, k)
+        own = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
+        curve = counts.success_curves(data.grasps[data.grasps["arm"] == arm], own, k)
         assert curve.tolist() == pytest.approx([naive_success(data, arm, k, friction) for friction in FRICTIONS])
         table = data.utility[(data.utility["arm"] == arm) & (data.utility["split"] == "all")]
         table = table[table["object"] == "all"].set_index("metric")["value"]
@@ -167,18 +208,18 @@ def test_success_curves_count_missing_ranks_and_empty_views(data: inputs.RunData
 
 
 def test_the_best_ten_are_ten_with_what_is_missing(data: inputs.RunData) -> None:
-    views = data.views[(data.views["arm"] == "partial") & (data.views["object"] == -1)]
+    own = data.views[(data.views["arm"] == "partial") & (data.views["object"] == -1)]
     grasps = data.grasps[data.grasps["arm"] == "partial"]
-    shown = counts.ranks_by_outcome(grasps, views)
+    shown = counts.ranks_by_outcome(grasps, own)
     assert shown.sum() == pytest.approx(10) and shown["missing"] == pytest.approx(10 / 8)
     naive: dict[str, float] = {}
     for row in grasps[grasps["rank"] < 10].itertuples():
         kind = str(row.reason)
         if kind == "success":
             kind = "success_" + ("0.4" if row.min_friction <= 0.4 else "0.8" if row.min_friction <= 0.8 else "1.2")
-        naive[kind] = naive.get(kind, 0.0) + 1 / len(views)
+        naive[kind] = naive.get(kind, 0.0) + 1 / len(own)
     assert shown.drop("missing").to_dict() == pytest.approx(naive)
-    assert counts.views_without_grasps(grasps, views) == 1
+    assert counts.views_without_grasps(grasps, own) == 1
 
 
 def test_unknown_outcomes_have_a_colour_of_their_own() -> None:
@@ -188,25 +229,14 @@ def test_unknown_outcomes_have_a_colour_of_their_own() -> None:
     assert set(kinds) <= {key for key, *_ in style.OUTCOMES}
 
 
-def test_views_are_chosen_by_the_rule_it_states(data: inputs.RunData) -> None:
-    choices, rule = pictures.choose(data, SETTING)
-    assert "pcn-qal − pcn-cd in AP" in rule
-    whole = data.views[data.views["object"] == -1]
-    difference = {}
-    for row in whole[whole["arm"] == "pcn-qal"].itertuples():
-        other = whole[(whole["arm"] == "pcn-cd") & (whole["scene"] == row.scene) & (whole["view"] == row.view)]
-        difference[(row.scene, row.view)] = row.ap - float(other["ap"].iloc[0])
-    ranked = sorted(difference.values())
-    assert [choice.why for choice in choices] == ["largest gain", "largest loss", "median"]
-    assert [choice.difference for choice in choices] == pytest.approx([ranked[-1], ranked[0], ranked[3]])
-    assert all(difference[(c.scene, c.view)] == pytest.approx(c.difference) for c in choices)
-
-
 def test_pictures_say_why_they_are_missing(data: inputs.RunData, tmp_path: Path) -> None:
     lost = replace(data, folder=replace(data.folder, root=tmp_path))
-    shown, _ = pictures.show(lost, SETTING)
+    choices, _ = choice.choose(lost, SETTING)
+    shown = pictures.show(views.load(lost, SETTING, choices), 0.003)
+    assert len(shown) == 3
     assert all("no such file" in picture.missing for view in shown for picture in view.pictures)
-    assert "No picture" in words(page.render(lost))
+    said = words(page.render(lost))
+    assert "No picture" in said and "There is nothing to explore" in said
 
 
 def test_the_page_does_not_depend_on_when_it_is_made(data: inputs.RunData, text: str) -> None:
@@ -231,7 +261,7 @@ def test_a_single_arm_called_na(make_run, recipe, tmp_path: Path) -> None:
     )
     said = words(report.run(made.experiment, made.folder).read_text(encoding="utf-8"))
     assert "This run compares no arms" in said and "no grasp to grade" in said
-    assert "Best: scene 100, view 0" in said
+    assert "Best: scene 100 (0.00 %), view 0" in said
 
 
 def test_two_scorers_stand_apart(make_run, recipe, tmp_path: Path) -> None:
@@ -266,7 +296,8 @@ def test_physics_has_a_section_of_its_own(both) -> None:
     assert "What is analytic AP worth? The physics' opinion" in said
     assert f"Of {n} grasps that the protocol passes at µ ≤ 0.8 physics holds {held} ({100 * held / n:.0f} %)" in said
     assert "closes with 40 N" in said and "Friction 0.5, density 500 kg/m³" in said
-    section = page[page.index('<section id="physics">') : page.index('<section id="pictures">')]
+    page = without_programs(page)
+    section = page[page.index('<section id="physics">') : page.index('<section id="explore">')]
     assert section.count("<svg") == 2 and section.count("<table") == 3 + 1 + 2  # two splits
     ids = re.findall(r"\bid=\"([^\"]+)\"", page)
     assert len(ids) == len(set(ids))
