@@ -36,6 +36,8 @@ class Arm(FrozenModel):
         completion: ``none`` (the partial cloud itself), ``truth`` (the true model), ``checkpoint`` or ``command``;
             left out: ``command`` where there is a command, else ``checkpoint``.
         checkpoint: a checkpoint folder, or the name of one that ships with us.
+        checkpoints: several of them instead, alike in everything but the training seed: the arm is then their mean, and
+            its intervals count seeds as well as scenes. Arms with equally many are paired by place in the list.
         merge: ``replace`` (the completion's points only) or ``append`` (the observation kept beside them); left out:
             what the checkpoint declares, and ``replace`` of a command.
         entry: where completion enters, overriding the experiment's ``entry`` for this arm.
@@ -51,6 +53,7 @@ class Arm(FrozenModel):
     name: str
     completion: Literal["none", "truth", "checkpoint", "command"] = "checkpoint"
     checkpoint: str | None = None
+    checkpoints: tuple[str, ...] | None = None
     merge: Literal["replace", "append"] | None = None
     entry: Entry | None = None
     command: tuple[str, ...] | None = None
@@ -96,13 +99,20 @@ class Arm(FrozenModel):
 
     @model_validator(mode="after")
     def _checkpoint_named(self) -> Arm:
-        if self.completion == "checkpoint" and self.checkpoint is None:
+        if self.checkpoints is not None:
+            if self.checkpoint is not None:
+                raise ValueError(f"arm {self.name!r}: give either `checkpoint` or `checkpoints`, not both")
+            if len(self.checkpoints) < 2:
+                raise ValueError(f"arm {self.name!r}: `checkpoints` lists two or more; one goes under `checkpoint`")
+            if len(set(self.checkpoints)) < len(self.checkpoints):
+                raise ValueError(f"arm {self.name!r}: `checkpoints` names one twice; each counts once")
+        if self.completion == "checkpoint" and self.checkpoint is None and self.checkpoints is None:
             raise ValueError(
                 f"arm {self.name!r} needs `checkpoint:` (a folder or a shipped name), `command:`, or `completion: none`"
             )
         if self.completion == "command" and self.command is None:
             raise ValueError(f"arm {self.name!r} needs `command:`, a program that completes {{input}} into {{output}}")
-        if self.completion != "checkpoint" and self.checkpoint is not None:
+        if self.completion != "checkpoint" and (self.checkpoint or self.checkpoints) is not None:
             raise ValueError(f"arm {self.name!r}: `checkpoint` goes with `completion: checkpoint`")
         if self.completion in ("none", "truth") and self.merge is not None:
             raise ValueError(f"arm {self.name!r}: `merge` goes with a checkpoint or a command")
@@ -114,9 +124,9 @@ class Arm(FrozenModel):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Arms without a command are what they were before there were any: their runs stay current.
+        # Arms without a command or seeds are what they were before there were any: their runs stay current.
         content: dict[str, Any] = handler(self)
-        for key in _OF_COMMANDS:
+        for key in (*_OF_COMMANDS, "checkpoints"):
             if content.get(key) is None:
                 content.pop(key, None)
         return content
@@ -125,3 +135,15 @@ class Arm(FrozenModel):
     def is_learned(self) -> bool:
         """Whether it stands between ``partial`` and the true model: a checkpoint or a command."""
         return self.completion in ("checkpoint", "command")
+
+    def members(self) -> tuple[Arm, ...]:
+        """Return what is completed, generated and scored for this arm: itself, or one arm a training seed.
+
+        A member's name, ``<arm>@<place>``, names its folder; no arm of a file can be called so.
+        """
+        if self.checkpoints is None:
+            return (self,)
+        return tuple(
+            self.model_copy(update={"name": f"{self.name}@{place}", "checkpoint": checkpoint, "checkpoints": None})
+            for place, checkpoint in enumerate(self.checkpoints)
+        )

@@ -70,7 +70,7 @@ def run(
     """
     hashes = FileHashes(run.hashes)
     reports = []
-    for arm in experiment.arms:
+    for arm in experiment.members():
         made_from, load = describe_arm(arm, device, trust_code, hashes)
         plans = [_plan(experiment, run, arm, made_from, unit, hashes) for unit in units]
         hashes.save()

@@ -78,16 +78,36 @@ class GeneratorSection(FrozenModel):
         return self.name
 
 
+class FamilySection(FrozenModel):
+    """The tests that are declared before the run; their p-values are adjusted for one another (Holm).
+
+    Attributes:
+        metrics: of utility or completion; left out: the primary metric alone.
+        splits: ``all`` (every split together) or names of splits.
+        comparisons: pairs of arms; left out: those that the question is about, see :meth:`Experiment.questioned`.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    splits: tuple[str, ...] = ("all",)
+    comparisons: tuple[tuple[str, str], ...] | None = None
+
+
 class StatisticsSection(FrozenModel):
     """How arms are compared.
 
     Attributes:
         level: of the intervals.
-        draws: bootstrap draws for the recovered utility.
+        draws: of scenes, for bootstrap and permutation.
+        interval: ``auto`` takes what covers best at the number of scenes (:mod:`pipeline.statistics.intervals`).
+        power: of which the minimum detectable effect is told.
+        family: see :class:`FamilySection`.
     """
 
     level: float = Field(0.95, gt=0.5, lt=1.0)
     draws: int = Field(10_000, ge=100)
+    interval: Literal["auto", "t", "studentised", "percentile"] = "auto"
+    power: float = Field(0.8, gt=0.5, lt=1.0)
+    family: FamilySection = FamilySection()
 
 
 class PhysicsSection(FrozenModel):
@@ -168,6 +188,9 @@ class Experiment(FrozenModel):
             for name in pair:
                 if name not in names:
                     raise ValueError(f"comparison {list(pair)} names an unknown arm {name!r}{_nearest(name, names)}")
+        for pair in self.statistics.family.comparisons or ():
+            if pair not in self.compared():
+                raise ValueError(f"statistics.family: {list(pair)} is none of the comparisons; add it to them")
         if self.primary_metric not in METRICS:
             raise ValueError(f"unknown primary_metric {self.primary_metric!r}{_nearest(self.primary_metric, METRICS)}")
         labels = [generator.label for generator in self.generators]
@@ -211,6 +234,23 @@ class Experiment(FrozenModel):
         learned = [arm.name for arm in self.arms if arm.is_learned]
         pairs += [(name, learned[0]) for name in learned[1:]]
         return tuple(pairs)
+
+    def questioned(self) -> tuple[tuple[str, str], ...]:
+        """Return the comparisons that answer the question, in the file's order.
+
+        Those of checkpoint against checkpoint (a command counts as one) where there are any; else those that involve a
+        checkpoint; else all.
+        """
+        learned = {arm.name for arm in self.arms if arm.is_learned}
+        for least in (2, 1, 0):
+            pairs = tuple(pair for pair in self.compared() if len(learned.intersection(pair)) >= least)
+            if pairs:
+                return pairs
+        return ()
+
+    def members(self) -> tuple[Arm, ...]:
+        """Return every arm of one checkpoint that the run's stages work through, see :meth:`Arm.members`."""
+        return tuple(member for arm in self.arms for member in arm.members())
 
     def cache_folder(self) -> Path:
         return default_cache() if self.cache is None else self.cache
@@ -309,9 +349,15 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
 
     dataset = experiment.dataset.model_copy(update={"root": absolute(experiment.dataset.root)})
 
+    def folder_of(checkpoint: str) -> str:
+        # a bare name is a shipped one, ./name a folder
+        return str(absolute(Path(checkpoint))) if "/" in checkpoint else checkpoint
+
     def placed(arm: Arm) -> Arm:
-        if arm.checkpoint is not None and "/" in arm.checkpoint:  # a bare name is a shipped one, ./name a folder
-            return arm.model_copy(update={"checkpoint": str(absolute(Path(arm.checkpoint)))})
+        if arm.checkpoints is not None:
+            return arm.model_copy(update={"checkpoints": tuple(map(folder_of, arm.checkpoints))})
+        if arm.checkpoint is not None:
+            return arm.model_copy(update={"checkpoint": folder_of(arm.checkpoint)})
         if arm.command is not None:
             return arm.model_copy(update={"directory": absolute(arm.directory or Path())})
         return arm

@@ -13,7 +13,7 @@ from pipeline.config import ConfigError, Experiment
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, StageReport, unit_folder
 from pipeline.selection import SceneUnit, select
 
-STAGES = ("observe", "complete", "generate", "score", "aggregate", "report")
+STAGES = ("observe", "complete", "generate", "score", "explain", "aggregate", "report")
 
 
 class ArmError(ValueError):
@@ -62,7 +62,7 @@ def run_experiment(
     Raises:
         ConfigError, DatasetError, CheckpointError, ScorerError, ArtifactError: for what makes the whole run impossible.
     """
-    from pipeline import aggregate, complete, generate, observe, report, score, summary
+    from pipeline import aggregate, complete, explain, generate, observe, report, score, summary
 
     folder = RunFolder(out)
     units = select(experiment)
@@ -78,7 +78,7 @@ def run_experiment(
             reports.append(observe.run(experiment, folder, units, workers=workers))
             say(_line(reports[-1]))
         if "complete" in stages:
-            for arm in experiment.arms:
+            for arm in experiment.members():
                 for caveat in complete.caveats(arm):
                     say(f"note       {arm.name}: {caveat}")
             reports.append(complete.run(experiment, folder, units, device=device, trust_code=trust_code))
@@ -88,6 +88,9 @@ def run_experiment(
             say(_line(reports[-1]))
         if "score" in stages:
             reports.append(score.run(experiment, folder, units, workers=workers))
+            say(_line(reports[-1]))
+        if "explain" in stages:
+            reports.append(explain.run(experiment, folder, units, workers=workers))
             say(_line(reports[-1]))
         problems = collect_problems(experiment, folder, units)
         write_json(folder.problems, problems)
@@ -115,7 +118,7 @@ def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], t
     from pipeline.complete import describe_arm
     from pipeline.scorers import check_available
 
-    for arm in experiment.arms if "complete" in stages else ():
+    for arm in experiment.members() if "complete" in stages else ():
         try:
             _, load = describe_arm(arm, device, trust_code)
             if load is not None:
@@ -129,7 +132,10 @@ def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], t
 
 
 def _record(experiment: Experiment, folder: RunFolder) -> None:
+    from pipeline import declaration
+
     write_json(folder.root / "experiment.json", experiment.model_dump(mode="json"))
+    declaration.record(experiment, folder)
 
 
 def _line(report: StageReport) -> str:
@@ -156,7 +162,7 @@ def collect_problems(experiment: Experiment, folder: RunFolder, units: list[Scen
 
 def _unit_bases(experiment: Experiment, folder: RunFolder) -> list[Path]:
     """Return the folders below which the stages' units lie, in the order of the stages."""
-    arms = [arm.name for arm in experiment.arms]
+    arms = [arm.name for arm in experiment.members()]
     generators = [generator.label for generator in experiment.generators]
     return [
         folder.observations,
@@ -168,4 +174,6 @@ def _unit_bases(experiment: Experiment, folder: RunFolder) -> list[Path]:
             for generator in generators
             for scorer in experiment.scorers
         ),
+        folder.visibility,
+        *(folder.explained(arm, generator) for arm in arms for generator in generators),
     ]

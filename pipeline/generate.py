@@ -51,7 +51,7 @@ def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> lis
     }
     return [
         _plan(experiment, run, arm, generator, made[generator.label], unit)
-        for arm in experiment.arms
+        for arm in experiment.members()
         for generator in experiment.generators
         for unit in units
     ]

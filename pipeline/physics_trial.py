@@ -132,7 +132,7 @@ def _source(request: TrialRequest) -> _Source:
         section = _section(PhysicsSection(), request)  # type: ignore[call-arg]
         return _Source(request.where, request.dataset, request.camera or "realsense", cache, section)
     experiment = load_experiment(written)
-    arm = _named(request.arm, [arm.name for arm in experiment.arms], "arm", request.where)
+    arm = _named(request.arm, [arm.name for arm in experiment.members()], "arm", request.where)
     generator = _named(request.generator, [item.label for item in experiment.generators], "generator", request.where)
     return _Source(
         RunFolder(run).dump(arm, generator),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import Stamp, file_sizes, why_stale, write_json, write_stamp
+from pipeline.config import Experiment
 from pipeline.engine import Outcome, run_units
 
 STAMP = "stamp.json"
@@ -19,23 +22,43 @@ FAILURE = "failure.json"  # instead of a stamp, where a unit failed as a whole
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of one run. Folders of units end in ``scene_SSSS/<camera>``, as GraspNet-1Billion's do."""
+    """The paths of one run. Folders of units end in ``scene_SSSS/<camera>``, as GraspNet-1Billion's do.
+
+    Attributes:
+        root: of the run.
+        sources: for arms whose units lie elsewhere, the root and the folder's name there (see :func:`located`).
+    """
 
     root: Path
+    sources: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
 
     @property
     def observations(self) -> Path:
-        return self.root / "observations"
+        roots = [root for root, _ in self.sources.values()]
+        return (roots[0] if roots else self.root) / "observations"
+
+    def _arm(self, arm: str) -> Path:
+        root, name = self.sources.get(arm, (self.root, arm))
+        return root / "arms" / name
 
     def clouds(self, arm: str) -> Path:
-        return self.root / "arms" / arm / "clouds"
+        return self._arm(arm) / "clouds"
 
     def dump(self, arm: str, generator: str) -> Path:
         """The arm's grasps, in the official dump layout."""
-        return self.root / "arms" / arm / "dump" / generator
+        return self._arm(arm) / "dump" / generator
 
     def scores(self, arm: str, generator: str, scorer: str) -> Path:
-        return self.root / "arms" / arm / "scores" / generator / scorer
+        return self._arm(arm) / "scores" / generator / scorer
+
+    def explained(self, arm: str, generator: str) -> Path:
+        """What became of the arm's grasps and why, and its utility with one part of it exchanged."""
+        return self._arm(arm) / "explained" / generator
+
+    @property
+    def visibility(self) -> Path:
+        """How much each view shows of each object."""
+        return self.root / "visibility"
 
     @property
     def tables(self) -> Path:
@@ -54,8 +77,30 @@ class RunFolder:
         return self.root / "problems.json"
 
     @property
+    def declared(self) -> Path:
+        return self.root / "declared.json"
+
+    @property
+    def sources_file(self) -> Path:
+        """Of a comparison of runs: from which run each arm comes."""
+        return self.root / "sources.json"
+
+    @property
     def hashes(self) -> Path:
         return self.root / ".hashes.json"
+
+
+def located(folder: RunFolder, experiment: Experiment) -> RunFolder:
+    """Return the folder as one looks into it for pictures: every arm of the experiment where its units lie.
+
+    An arm of several checkpoints is shown by its first; an arm of a comparison of runs lies in its own run.
+    """
+    members = {arm.name: arm.members()[0].name for arm in experiment.arms}
+    sources = {arm: (folder.root, member) for arm, member in members.items()}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(folder.sources_file.read_text(encoding="utf-8"))
+        sources |= {str(arm): (Path(entry["run"]), str(entry["arm"])) for arm, entry in known.items()}
+    return RunFolder(folder.root, sources)
 
 
 def unit_folder(base: Path, scene: int, camera: str) -> Path:

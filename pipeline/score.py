@@ -74,7 +74,7 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, worke
     hashes = FileHashes(run.hashes)
     plans = [
         _plan(experiment, run, arm.name, generator.label, scorer, unit, hashes)
-        for arm in experiment.arms
+        for arm in experiment.members()
         for generator in experiment.generators
         for scorer in experiment.scorers
         for unit in units

@@ -26,7 +26,10 @@ def command(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
         ["checkpoint", "inspect", "--help"],
         ["checkpoint", "evaluate", "--help"],
         ["frame", "--help"],
-        *[[stage, "--help"] for stage in ("observe", "complete", "generate", "score", "aggregate", "report")],
+        *[
+            [stage, "--help"]
+            for stage in ("observe", "complete", "generate", "score", "explain", "aggregate", "report")
+        ],
     ],
 )
 def test_help_works(arguments: list[str]) -> None:

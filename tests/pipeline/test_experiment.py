@@ -12,7 +12,7 @@ import pytest
 
 from grasping.grasps import Grasps
 from grasping.utility import METRICS
-from pipeline.aggregate import TABLE_KEYS
+from pipeline.estimates import TABLE_KEYS
 from pipeline.artifacts import ArtifactError
 from pipeline.config import load_experiment
 from pipeline.experiment import STAGES, RunResult, run_experiment
@@ -58,7 +58,7 @@ def test_a_run_writes_what_it_promises(finished) -> None:
     _, result = finished
     root = result.folder.root
     assert result.problems == ()
-    assert made(result) == {"observe": 2, "complete": 6, "generate": 6, "score": 6}
+    assert made(result) == {"observe": 2, "complete": 6, "generate": 6, "score": 6, "explain": 8}
     for arm in ("partial", "random", "oracle"):
         dump = root / "arms" / arm / "dump" / "antipodal" / "scene_0100" / "realsense"
         assert sorted(p.name for p in dump.glob("*.npy")) == ["0000.npy", "0128.npy"]
@@ -103,10 +103,10 @@ def test_a_second_run_makes_nothing_and_changes_nothing(copied) -> None:
 def test_only_what_depends_on_a_change_is_made_again(copied) -> None:
     path, out = copied
     result = carry_out(path, out, density=0.004)
-    assert made(result) == {"observe": 0, "complete": 6, "generate": 6, "score": 6}
+    assert made(result) == {"observe": 0, "complete": 6, "generate": 6, "score": 6, "explain": 6}
     assert set(result.stages[1].stale.values()) == {"changed: density"}
     again = carry_out(path, out, density=0.004, entry="generator")
-    assert made(again) == {"observe": 0, "complete": 0, "generate": 6, "score": 6}
+    assert made(again) == {"observe": 0, "complete": 0, "generate": 6, "score": 6, "explain": 6}
 
 
 def test_a_new_arm_costs_only_itself(copied) -> None:
@@ -114,7 +114,7 @@ def test_a_new_arm_costs_only_itself(copied) -> None:
     checkpoint = load_experiment(path).arms[1].checkpoint
     arms = ["partial", "oracle", {"name": "replaced", "checkpoint": checkpoint, "merge": "replace"}]
     result = carry_out(path, out, arms=arms)
-    assert made(result) == {"observe": 0, "complete": 2, "generate": 2, "score": 2}
+    assert made(result) == {"observe": 0, "complete": 2, "generate": 2, "score": 2, "explain": 2}
 
 
 def test_an_unfinished_unit_is_made_again_alike(copied, finished) -> None:
@@ -123,7 +123,7 @@ def test_an_unfinished_unit_is_made_again_alike(copied, finished) -> None:
     (unit / "stamp.json").unlink()
     (unit / "0000.npz").write_bytes(b"half")
     result = carry_out(path, out)
-    assert made(result) == {"observe": 0, "complete": 1, "generate": 0, "score": 0}
+    assert made(result) == {"observe": 0, "complete": 1, "generate": 0, "score": 0, "explain": 0}
     assert snapshot(out) == snapshot(finished[1].folder.root)
 
 
@@ -240,7 +240,7 @@ def test_a_missing_model_fails_its_scene_as_a_whole_and_counts_as_zero(finished,
         map(int, (damaged / "scenes" / "scene_0160" / "object_id_list.txt").read_text().split())
     )
     assert not shared
-    assert {problem["stage"] for problem in result.problems} == {"complete", "generate", "score"}
+    assert {problem["stage"] for problem in result.problems} == {"complete", "generate", "score", "explain"}
     assert all("scene_0100" in problem["unit"] for problem in result.problems)
     assert any("nontextured.ply" in problem["reason"] for problem in result.problems)
     views = pd.read_parquet(result.folder.tables / "views.parquet").query("object == -1")
@@ -285,7 +285,7 @@ def test_a_changed_dump_is_scored_again(finished, tmp_path: Path) -> None:
     assert first.problems == () and made(first)["generate"] == 2
     np.save(tmp_path / "theirs" / "scene_0160" / "realsense" / "0000.npy", np.zeros((0, 17)))
     again = carry_out(path, tmp_path / "run", arms=["partial"], generators=generators)
-    assert made(again) == {"observe": 0, "complete": 0, "generate": 1, "score": 1}
+    assert made(again) == {"observe": 0, "complete": 0, "generate": 1, "score": 1, "explain": 1}
 
 
 @pytest.mark.graspnetapi

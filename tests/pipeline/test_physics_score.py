@@ -274,7 +274,7 @@ def test_a_whole_experiment_with_both_opinions(tiny_experiment: Path, tmp_path: 
     assert made(repaired)["score"] == 1 and {p: p.read_bytes() for p in before} == before
     # Another friction makes the trials stale, and nothing else.
     slippery = carry_out(tiny_experiment, tmp_path / "run", **both, physics={"friction": 0.05})
-    assert made(slippery) == {"observe": 0, "complete": 0, "generate": 0, "score": 4}
+    assert made(slippery) == {"observe": 0, "complete": 0, "generate": 0, "score": 4, "explain": 0}
     assert set(slippery.stages[3].stale.values()) == {"changed: physics"}
     assert pd.read_parquet(tables / "grasps.parquet").query("scorer == 'physics'")["held"].sum() < held.sum()
     # Without physics the run is what it was before there was any.
