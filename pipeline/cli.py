@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_checkpoint import app as checkpoint_app
+from pipeline.cli_compare import app as compare_app
 from pipeline.cli_options import Device, DeviceOption, TrustCode
 from pipeline.cli_scoring import app as scoring_app
 from pipeline.cli_scoring import number_list
@@ -30,6 +31,7 @@ app = typer.Typer(
 dataset_app = typer.Typer(help="Make, check and turn datasets into training pairs.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
+app.add_typer(compare_app)
 app.add_typer(scoring_app)
 app.add_typer(trial_app)
 app.add_typer(view_app)
@@ -161,6 +163,14 @@ def score(
 ) -> None:
     """Grasps + true geometry -> one row per grasp."""
     _stages(experiment, out, dataset, cache, Device.auto, workers, ("score",))
+
+
+@app.command(rich_help_panel=STAGES)
+def explain(
+    experiment: ExperimentFile, out: Out = None, dataset: Dataset = None, cache: Cache = None, workers: Workers = 0
+) -> None:
+    """Rows + what was seen and completed -> why each grasp succeeded or failed."""
+    _stages(experiment, out, dataset, cache, Device.auto, workers, ("explain",))
 
 
 @app.command(rich_help_panel=STAGES)

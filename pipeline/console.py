@@ -61,6 +61,8 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
     console.print()
     console.print(f"[bold]{escape(content['name'])}[/]: {escape(content['question'])}")
     counts = f"{_counted(data['scenes'], 'scene')}, {_counted(data['views'], 'view')}"
+    seeds = sorted({arm["seeds"] for arm in content["arms"] if arm["seeds"] > 1})
+    counts += f", {' or '.join(map(str, seeds))} training seeds" if seeds else ""
     level = f"{100 * content['level']:g} %"
     console.print(f"{counts}; mean over scenes; brackets: {level} interval over scenes")
     for generator, scorer, camera in sorted({(r["generator"], r["scorer"], r["camera"]) for r in content["utility"]}):
@@ -115,14 +117,19 @@ def _success_table(content: Mapping[str, Any], key: Key) -> Table:
 
 def _difference_table(content: Mapping[str, Any], key: Key) -> Table:
     primary = content["primary_metric"]
-    table = _table("difference", TITLES.get(primary, primary), "interval", "coverage", "interval")
+    table = _table("difference", TITLES.get(primary, primary), "interval", "p", "p, Holm", "coverage")
     rows = content["comparisons"]
     for a, b in dict.fromkeys((row["arm_a"], row["arm_b"]) for row in rows):
         pair = [row for row in rows if (row["arm_a"], row["arm_b"], row["camera"]) == (a, b, key[2])]
         utility = [r for r in pair if r["metric"] == primary and (r["generator"], r["scorer"]) == key[:2]]
         coverage = [row for row in pair if row["metric"] == "coverage@5mm"]
-        table.add_row(f"{a} - {b}", *_difference(utility, 1), *_difference(coverage, 3))
+        tests = (_p(utility[0][name]) if utility else "" for name in ("p_value", "p_holm"))
+        table.add_row(f"{a} - {b}", *_difference(utility, 1), *tests, _difference(coverage, 3)[0])
     return table
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _print_agreement(content: Mapping[str, Any], console: Console) -> None:

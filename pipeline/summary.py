@@ -1,20 +1,23 @@
 """``summary.json``: a run in one file, for programs.
 
-Schema (``format_version`` 1)
+Schema (``format_version`` 2)
 -----------------------------
 ``name, question, primary_metric, seed, level, entry, density``
     from the experiment.
+``family``
+    ``{metrics, splits, comparisons}``: the tests declared beforehand, over which Holm adjusts.
 ``dataset``
     ``{root, cameras, scenes, views, splits}``: counts, and the names of the splits.
 ``arms``
-    list of ``{name, completion, checkpoint, merge, entry}``, and ``command`` where there is one.
+    list of ``{name, completion, checkpoint, merge, entry, seeds}``, ``checkpoints`` where there are several and
+    ``command`` where there is one; ``seeds`` counts the checkpoints.
 ``utility``
-    list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, n_scenes, n_views}`` over all splits
-    and objects; ``ci_*`` null where scenes are too few for an interval.
+    list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, n_scenes, n_views, n_seeds}`` over all
+    splits and objects; ``ci_*`` null where scenes are too few for an interval.
 ``completion``
     the same for the completion metrics.
 ``comparisons``
-    list of ``{arm_a, arm_b, generator, scorer, camera, metric, difference, ci_low, ci_high, n_scenes, n_views}``.
+    list of the rows of ``comparisons.csv`` over all splits and objects.
 ``recovered``
     list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, reason}``.
 ``counts``
@@ -24,12 +27,24 @@ Schema (``format_version`` 1)
 ``agreement``
     only where physics gave its opinion: ``{physics, agreement, physics_outcomes}``, how it tried grasps, and the rows
     of the tables of :mod:`pipeline.agreement` (``min_friction`` null: +inf).
+``crossed``
+    the rows of ``crossed.csv``.
+``why``
+    rows of ``attribution.csv`` of the comparisons that the question is about.
+``mediation``
+    the same of ``mediation.csv``.
 ``problems``
     how many rows ``problems.json`` has.
 ``warnings``
     sentences that a reader must see beside the numbers.
+``comparable``
+    what another run must share to be compared with this one (:mod:`pipeline.comparable`).
+``declarations``
+    of :mod:`pipeline.declaration`, the first made first.
+``forced``
+    only of a comparison of runs that was forced: in what they differ.
 ``provenance``
-    ``{fingerprint, protocol, versions}``.
+    ``{fingerprint, protocol, versions}``; of a comparison of runs, ``runs`` with each one's own.
 """
 
 from __future__ import annotations
@@ -37,6 +52,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,7 +60,7 @@ from typing import Any
 import pandas as pd
 
 from grasping import protocol
-from pipeline import aggregate
+from pipeline import aggregate, comparable, declaration
 from pipeline.aggregate import WHOLE, Tables
 from pipeline.artifacts import fingerprint, read_stamp, write_json
 from pipeline.complete import caveats
@@ -53,10 +69,11 @@ from pipeline.run_folder import STAMP, RunFolder
 from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PACKAGES = ("grasp-utility", "numpy", "scipy", "torch", "open3d", "numba", "pandas")
 _PHYSICS_PACKAGES = ("mujoco", "coacd")
 FEW_SCENES = 10
+FEW_SEEDS = 5
 
 
 def write(
@@ -65,10 +82,20 @@ def write(
     units: list[SceneUnit],
     tables: Tables,
     problems: list[dict[str, Any]],
+    *,
+    shared: dict[str, Any] | None = None,
+    forced: Sequence[str] = (),
+    runs: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Write ``summary.json`` and return its content."""
+    """Write ``summary.json`` and return its content.
+
+    Args:
+        shared: of a comparison of runs, what they have in common; else it is read from the run's stamps.
+        forced: of a comparison of runs that differ, in what.
+        runs: of a comparison of runs, each one's provenance.
+    """
     packages = (*_PACKAGES, *(_PHYSICS_PACKAGES if PHYSICS in experiment.scorers else ()))
-    summary = {
+    summary: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "name": experiment.name,
         "question": experiment.question,
@@ -77,6 +104,7 @@ def write(
         "level": experiment.statistics.level,
         "entry": experiment.entry,
         "density": experiment.density,
+        "family": declaration.declared(experiment)["family"],
         "dataset": {
             "root": str(experiment.dataset.root),
             "cameras": list(experiment.dataset.cameras),
@@ -91,6 +119,8 @@ def write(
                 "checkpoint": arm.checkpoint,
                 "merge": arm.merge,
                 "entry": experiment.entry_of(arm),
+                "seeds": len(arm.members()),
+                **({} if arm.checkpoints is None else {"checkpoints": list(arm.checkpoints)}),
                 **({} if arm.command is None else {"command": list(arm.command)}),
             }
             for arm in experiment.arms
@@ -99,9 +129,14 @@ def write(
         "completion": _whole(tables.completion),
         "comparisons": _whole(tables.comparisons),
         "recovered": _records(tables.recovered[tables.recovered["split"] == WHOLE].drop(columns="split")),
+        "crossed": _records(tables.crossed),
+        "why": _records(_questioned(experiment, tables.attribution)),
+        "mediation": _records(_questioned(experiment, tables.mediation)),
         "counts": _counts(tables),
         "problems": len(problems),
-        "warnings": _warnings(experiment, units, tables, problems),
+        "warnings": _warnings(experiment, folder, units, tables, problems),
+        "comparable": shared if shared is not None else comparable.describe(experiment, folder, units),
+        "declarations": declaration.read(folder),
         "provenance": {
             "fingerprint": _state(experiment, folder),
             "protocol": protocol.fingerprint(),
@@ -114,6 +149,14 @@ def write(
             "agreement": _records(tables.agreement.agreement),
             "physics_outcomes": _records(tables.agreement.physics_outcomes),
         }
+    if forced:
+        summary["forced"] = list(forced)
+    if runs:
+        summary["provenance"]["runs"] = list(runs)
+        summary["warnings"].append(
+            "What is compared here was chosen when runs with results were compared: only what each run declared itself "
+            "was declared before."
+        )
     write_json(folder.summary, summary)
     return summary
 
@@ -145,7 +188,13 @@ def _state(experiment: Experiment, folder: RunFolder) -> str:
         path.parent.relative_to(folder.root).as_posix(): _stamped(path)
         for path in sorted(folder.root.glob(f"arms/*/clouds/**/{STAMP}"))
     }
-    return fingerprint([FORMAT_VERSION, aggregate.VERSION, experiment.model_dump(mode="json"), scores, clouds])
+    explained = {
+        path.parent.relative_to(folder.root).as_posix(): _stamped(path)
+        for path in sorted(folder.root.glob(f"arms/*/explained/**/{STAMP}"))
+    }
+    return fingerprint(
+        [FORMAT_VERSION, aggregate.VERSION, experiment.model_dump(mode="json"), scores, clouds, explained]
+    )
 
 
 def _stamped(path: Path) -> str | None:
@@ -158,10 +207,15 @@ def _whole(table: pd.DataFrame) -> list[dict[str, Any]]:
     return _records(chosen.drop(columns=["split", "object"]))
 
 
+def _questioned(experiment: Experiment, table: pd.DataFrame) -> pd.DataFrame:
+    pairs = set(experiment.questioned())
+    return table[[pair in pairs for pair in zip(table["arm_a"], table["arm_b"], strict=True)]]
+
+
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
-            str(key): None if isinstance(value, float) and not math.isfinite(value) else value
+            str(key): None if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
             for key, value in row.items()
         }
         for row in table.to_dict("records")
@@ -180,7 +234,7 @@ def _counts(tables: Tables) -> list[dict[str, Any]]:
                 **dict(zip(setting, map(str, key), strict=True)),
                 "views": len(views),
                 "views_failed": int(views["failed"].sum()),
-                "views_without_grasps": len(views) - len(own[["scene", "view"]].drop_duplicates()),
+                "views_without_grasps": len(views) - len(own[["replicate", "scene", "view"]].drop_duplicates()),
                 "outcomes": {str(reason): int(n) for reason, n in own[what].value_counts().items()},
             }
         )
@@ -188,25 +242,31 @@ def _counts(tables: Tables) -> list[dict[str, Any]]:
 
 
 def _warnings(
-    experiment: Experiment, units: list[SceneUnit], tables: Tables, problems: list[dict[str, Any]]
+    experiment: Experiment,
+    folder: RunFolder,
+    units: list[SceneUnit],
+    tables: Tables,
+    problems: list[dict[str, Any]],
 ) -> list[str]:
-    warnings = []
+    warnings = [*declaration.changes(folder), *_of_seeds(experiment), *_of_differing(experiment)]
     scenes = len({unit.scene for unit in units})
     if scenes == 1:
-        warnings.append("One scene: differences have no interval, and say nothing about other scenes.")
+        warnings.insert(0, "One scene: differences have no interval, and say nothing about other scenes.")
     elif scenes < FEW_SCENES:
-        warnings.append(f"Only {scenes} scenes: intervals are wide and rest on the t distribution.")
+        warnings.insert(
+            0,
+            f"Only {scenes} scenes: intervals are wide, rest on the t distribution, and cover less than they say where "
+            "differences are skewed.",
+        )
     failed = tables.views[(tables.views["object"] == -1) & tables.views["failed"]].groupby("arm").size()
-    for arm, count in failed.items():
-        total = int(((tables.views["object"] == -1) & (tables.views["arm"] == arm)).sum())
+    for arm_name, count in failed.items():
+        total = int(((tables.views["object"] == -1) & (tables.views["arm"] == arm_name)).sum())
         warnings.append(
-            f"{arm}: {count} of {total} views failed and count as zero; see the problems before its numbers."
+            f"{arm_name}: {count} of {total} views failed and count as zero; see the problems before its numbers."
         )
-    if any(arm.completion == "checkpoint" for arm in experiment.arms):
-        warnings.append(
-            "One checkpoint a loss: this compares checkpoints, not losses; train more seeds to compare losses."
-        )
-    warnings += [f"{arm.name}: {caveat}." for arm in experiment.arms for caveat in caveats(arm)]
+    for arm in experiment.arms:
+        of_members = dict.fromkeys(caveat for member in arm.members() for caveat in caveats(member))
+        warnings += [f"{arm.name}: {caveat}." for caveat in of_members]
     if problems:
         warnings.append(
             f"{len(problems)} problems are on record in problems.json. What failed in an arm counts as zero there; "
@@ -220,6 +280,44 @@ def _warnings(
                 "The oracle is below the partial cloud: with this generator a perfect completion does not help."
             )
     return warnings
+
+
+def _of_seeds(experiment: Experiment) -> list[str]:
+    """Say where checkpoints are compared and not losses, and where seeds are few."""
+    by_count = {arm.name: len(arm.members()) for arm in experiment.arms if arm.completion == "checkpoint"}
+    single = [name for name, count in by_count.items() if count == 1]
+    several = {count for count in by_count.values() if count > 1}
+    sentences = []
+    if single and not several:
+        sentences.append(
+            "One checkpoint a loss: this compares checkpoints, not losses; train more seeds to compare losses."
+        )
+    elif single:
+        sentences.append(f"One checkpoint only of {', '.join(single)}: what is said of it holds for that checkpoint.")
+    if several and min(several) < FEW_SEEDS:
+        sentences.append(f"Only {min(several)} training seeds: intervals over seeds are wide and rest on few of them.")
+    return sentences
+
+
+def _of_differing(experiment: Experiment) -> list[str]:
+    """Say which compared arms differ in more than what completes them."""
+    arms = {arm.name: arm for arm in experiment.arms}
+    sentences = []
+    for a, b in experiment.questioned():
+        one, other = arms[a], arms[b]
+        if not (one.is_learned and other.is_learned):
+            continue
+        differing = [
+            title
+            for title, left, right in (
+                ("where completion enters", experiment.entry_of(one), experiment.entry_of(other)),
+                ("how predictions are merged", one.merge, other.merge),
+            )
+            if left != right
+        ]
+        if differing:
+            sentences.append(f"{a} and {b} differ in more than what completes them: {' and '.join(differing)}.")
+    return sentences
 
 
 def _version(package: str) -> str:

@@ -113,6 +113,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "difference": "a - b, paired by view, mean over scenes, in the unit of the metric",
         **_INTERVAL,
         **_SCENES,
+        "n_differ": "scenes in which the arms differ at all; where they are few, no interval covers",
         **_VIEWS,
         "seeds_a": "checkpoints behind arm a",
         "seeds_b": "checkpoints behind arm b",

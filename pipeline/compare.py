@@ -1,0 +1,262 @@
+"""Arms of runs that were made at different times or places, compared as if they were one run's.
+
+Reads
+    of each run ``experiment.json``, ``summary.json``, ``problems.json`` and ``tables/*.parquet``; for pictures its
+    clouds and dumps where they still lie there.
+Writes
+    a folder like a run's: ``experiment.json`` (all arms), ``sources.json`` (from which run each comes), ``tables/``,
+    ``summary.json``, ``report.html``.
+
+Runs that differ in what :mod:`pipeline.comparable` lists are refused, with the keys; forced, the report is stamped with
+them. An arm that both have made from the same clouds counts once; other arms of one name get their run's name
+behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import aggregate, comparable, declaration, report, run_rows, summary
+from pipeline.arms import Arm
+from pipeline.artifacts import ArtifactError, run_lock, write_json
+from pipeline.config import Experiment, load_experiment
+from pipeline.run_folder import RunFolder
+from pipeline.run_rows import Rows
+from pipeline.selection import SceneUnit
+
+MOST_LINES = 12
+
+
+class CompareError(ValueError):
+    """Runs that cannot be compared; the message says in what they differ and the remedy."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One run that takes part."""
+
+    label: str
+    folder: RunFolder
+    experiment: Experiment
+    summary: dict[str, Any]
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        shared: dict[str, Any] = self.summary["comparable"]
+        return shared
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One arm of the comparison: where it comes from, and what it is called here."""
+
+    source: Source
+    arm: Arm
+    name: str
+
+
+def run(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    pairs: Sequence[tuple[str, str]],
+    force: bool,
+    say: Callable[[str], None],
+) -> RunFolder:
+    """Compare runs and write tables, summary and report.
+
+    Args:
+        runs: two or more run folders; the first one's question, statistics and baseline count.
+        out: the folder to be; a run's own folder is refused.
+        pairs: of arms as they are called here; none: every learned arm of a later run against every one of the first,
+            and the comparisons that the runs declared themselves.
+        force: compare runs that differ, and stamp the report.
+        say: is told one line at a time.
+
+    Raises:
+        CompareError: if runs differ, or a pair names an unknown arm.
+        ArtifactError: if a folder is no finished run.
+    """
+    sources = _sources(runs)
+    if any(source.folder.root == out for source in sources):
+        raise CompareError(f"{out}: is one of the runs; choose another --out")
+    lines = _differing(sources)
+    if lines and not force:
+        more = f"; and {len(lines) - MOST_LINES} more" if len(lines) > MOST_LINES else ""
+        raise CompareError(
+            f"these runs cannot be compared, they differ in: {'; '.join(lines[:MOST_LINES])}{more}. "
+            "--force compares them and stamps the report"
+        )
+    taken = _taken(sources)
+    experiment = _experiment(sources, taken, pairs)
+    units = _units(sources)
+    folder = RunFolder(out)
+    with run_lock(out):
+        write_json(folder.root / "experiment.json", experiment.model_dump(mode="json"))
+        write_json(
+            folder.sources_file,
+            {entry.name: {"run": str(entry.source.folder.root), "arm": entry.arm.members()[0].name} for entry in taken},
+        )
+        declaration.record(experiment, folder)
+        for entry in taken:
+            say(f"arm        {entry.name}: {entry.arm.name} of {entry.source.folder.root}")
+        tables = aggregate.make(experiment, _rows(sources, taken))
+        aggregate.write(tables, folder)
+        problems = _problems(sources)
+        write_json(folder.problems, problems)
+        shared = {**sources[0].shared, "units": {unit.label: _shared_unit(sources, unit) for unit in units}}
+        shared["arms"] = {entry.name: entry.source.shared["arms"].get(entry.arm.name) for entry in taken}
+        provenance = [
+            {"run": str(source.folder.root), **source.summary["provenance"], "name": source.experiment.name}
+            for source in sources
+        ]
+        summary.write(
+            experiment, folder, units, tables, problems, shared=shared, forced=lines if force else (), runs=provenance
+        )
+        report.run(experiment, folder)
+        say(f"report     {folder.report}")
+    return folder
+
+
+def _sources(runs: Sequence[Path]) -> list[Source]:
+    if len(runs) < 2:
+        raise CompareError("give two or more run folders to compare")
+    if len({path.resolve() for path in runs}) < len(runs):
+        raise CompareError("a run is named twice; each counts once")
+    result = []
+    for path, label in zip(runs, _labels(runs), strict=True):
+        folder = RunFolder(path.resolve())
+        written = folder.root / "experiment.json"
+        if not written.is_file():
+            raise ArtifactError(f"{path}: no run folder, for it has no experiment.json; give what `--out` named")
+        content = summary.read(folder)
+        if content is None:
+            raise ArtifactError(f"{folder.summary}: missing or broken; finish that run first")
+        if content.get("format_version") != summary.FORMAT_VERSION or "comparable" not in content:
+            raise ArtifactError(f"{folder.summary}: made by another version; run its experiment again with this one")
+        result.append(Source(label, folder, load_experiment(written), content))
+    return result
+
+
+def _labels(runs: Sequence[Path]) -> list[str]:
+    """Name each run by its folder, as an arm's name may have it; by its parent too, where folders are called alike."""
+    paths = [path.resolve() for path in runs]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.name}-{path.name}" for path in paths]
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "run" for name in names]
+    return [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, 1)]
+
+
+def _differing(sources: list[Source]) -> list[str]:
+    lines = []
+    for other in sources[1:]:
+        found = comparable.differing(sources[0].shared, other.shared)
+        prefix = "" if len(sources) == 2 else f"{other.label}: "
+        lines += [prefix + line for line in found]
+    return lines
+
+
+def _taken(sources: list[Source]) -> list[Taken]:
+    """Choose the arms: once those that runs share, and under names of their own those that are only called alike."""
+    chosen: list[Taken] = []
+    for source in sources:
+        for arm in source.experiment.arms:
+            alike = [entry for entry in chosen if entry.arm.name == arm.name]
+            if any(_same(entry, source, arm) for entry in alike):
+                continue
+            chosen.append(Taken(source, arm, f"{arm.name}.{source.label}" if alike else arm.name))
+    return chosen
+
+
+def _same(entry: Taken, source: Source, arm: Arm) -> bool:
+    one, other = entry.source.shared["arms"].get(entry.arm.name), source.shared["arms"].get(arm.name)
+    entries = entry.source.experiment.entry_of(entry.arm), source.experiment.entry_of(arm)
+    return one is not None and one == other and entries[0] == entries[1]
+
+
+def _experiment(sources: list[Source], taken: list[Taken], pairs: Sequence[tuple[str, str]]) -> Experiment:
+    first = sources[0].experiment
+    arms = tuple(
+        entry.arm.model_copy(update={"name": entry.name, "entry": entry.source.experiment.entry_of(entry.arm)})
+        for entry in taken
+    )
+    names = [arm.name for arm in arms]
+    for pair in pairs:
+        for name in pair:
+            if name not in names:
+                raise CompareError(f"--pair names an unknown arm {name!r}; there are {', '.join(names)}")
+    return first.model_copy(
+        update={
+            "name": " and ".join(dict.fromkeys(source.label for source in sources)),
+            "arms": arms,
+            "comparisons": tuple(pairs) or _comparisons(sources, taken),
+            "statistics": first.statistics.model_copy(
+                update={"family": first.statistics.family.model_copy(update={"comparisons": None})}
+            ),
+        }
+    )
+
+
+def _comparisons(sources: list[Source], taken: list[Taken]) -> tuple[tuple[str, str], ...]:
+    learned = [entry for entry in taken if entry.arm.is_learned]
+    own = [entry.name for entry in learned if entry.source is sources[0]]
+    pairs = [(entry.name, name) for entry in learned if entry.source is not sources[0] for name in own]
+    names = {(entry.source.label, entry.arm.name): entry.name for entry in taken}
+    for source in sources:
+        for a, b in source.experiment.compared():
+            here = [names.get((source.label, arm)) or names.get((sources[0].label, arm)) for arm in (a, b)]
+            if here[0] is not None and here[1] is not None:
+                pairs.append((here[0], here[1]))
+    return tuple(dict.fromkeys(pairs))
+
+
+def _rows(sources: list[Source], taken: list[Taken]) -> Rows:
+    parts: list[list[pd.DataFrame]] = []
+    for source in sources:
+        names = {entry.arm.name: entry.name for entry in taken if entry.source is source}
+        tables = vars(run_rows.read_tables(source.folder.tables)).values()
+        parts.append([_renamed(table, names) for table in tables])
+    columns = [[part for part in column if len(part)] or list(column) for column in zip(*parts, strict=True)]
+    return Rows(*(pd.concat(column, ignore_index=True) for column in columns))
+
+
+def _renamed(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    chosen = table[table["arm"].isin(names)]
+    return chosen.assign(arm=chosen["arm"].map(names)).reset_index(drop=True)
+
+
+def _units(sources: list[Source]) -> list[SceneUnit]:
+    """Return every scene and camera of any run, with the views of all of them."""
+    units: dict[tuple[str, int], SceneUnit] = {}
+    for source in sources:
+        for label, entry in source.shared["units"].items():
+            scene, camera = label.split("/")
+            number = int(scene.removeprefix("scene_"))
+            views = set(entry["views"])
+            known = units.get((camera, number))
+            views |= set(known.views) if known else set()
+            units[camera, number] = SceneUnit(number, camera, entry["split"], tuple(sorted(views)))
+    return [units[key] for key in sorted(units)]
+
+
+def _shared_unit(sources: list[Source], unit: SceneUnit) -> Any:
+    return next(entry for source in sources if (entry := source.shared["units"].get(unit.label)) is not None)
+
+
+def _problems(sources: list[Source]) -> list[dict[str, Any]]:
+    problems = []
+    for source in sources:
+        try:
+            rows = json.loads(source.folder.problems.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        problems += [{**row, "unit": f"{source.label}: {row.get('unit')}"} for row in rows]
+    return problems
