@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +86,27 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def plain_page(plain_run: Made) -> Path:
     """Its report; nobody changes it."""
     return report.run(plain_run.experiment, plain_run.folder)
+
+
+def _without_programs(text: str) -> str:
+    return re.sub(r"<script\b.*?</script>", "", text, flags=re.S)
+
+
+@pytest.fixture(scope="session")
+def without_programs() -> Callable[[str], str]:
+    """Takes a page's scripts out of it."""
+    return _without_programs
+
+
+@pytest.fixture(scope="session")
+def words() -> Callable[[str], str]:
+    """Gives what a reader sees of a page, without figures."""
+
+    def read(text: str) -> str:
+        body = re.sub(r"<(svg|style)\b.*?</\1>", " ", _without_programs(text), flags=re.S)
+        return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+    return read
 
 
 def write_run(home: Path, recipe: Recipe) -> Made:

@@ -176,7 +176,7 @@ def test_toggles_selectors_and_schemes_change_what_is_painted(browser: Browser, 
         seen = [stage for stage, number in zip((LEFT, RIGHT), text.split("|"), strict=True) if int(number)]
         if seen:
             change(lambda trace=trace: browser.click(f"[data-trace='{trace}']"), *seen)
-    change(lambda: [browser.click(f"[data-trace='{trace}']") for trace in traces[:3]], LEFT, RIGHT)
+    change(lambda: browser.run("document.querySelectorAll('[data-trace]:not(:checked)').forEach(b => b.click())"), LEFT)
     arm = (
         "const e = document.querySelector(arguments[0]); e.selectedIndex = arguments[1]; "
         "e.dispatchEvent(new Event('change'))"
