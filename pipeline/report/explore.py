@@ -89,7 +89,8 @@ def panel(data: RunData, setting: Setting, views: Sequence[View]) -> Panel:
         keys = [key for key in keys if key.trace != "truth"]
     if thin.voxel > data.experiment.density:
         notes.append(f"Large clouds are thinned here to one point a voxel of {1000 * thin.voxel:.1f} mm.")
-    content = {"keys": [{"trace": key.trace, "variable": key.variable} for key in keys], "scenes": scenes}
+    drawn = [{"trace": key.trace, "variable": key.variable, "text": key.text} for key in keys]
+    content = {"keys": drawn, "scenes": scenes}
     return Panel(
         tuple(view.choice.title for view in views),
         tuple(data.arms),

@@ -58,7 +58,7 @@
     arm.outcomes.forEach((outcome, index) => {
       if (outcome !== key.trace || index >= Number(choice("most").value)) return;
       const friction = arm.friction[index] === null ? "fails at every friction" : `min_friction ${arm.friction[index]}`;
-      const text = `confidence rank ${arm.rank[index]} (${arm.confidence[index]})<br>${friction}<br>object ${escapeText(arm.object[index])}`;
+      const text = `${escapeText(key.text)}<br>confidence rank ${arm.rank[index]} (${arm.confidence[index]})<br>${friction}<br>object ${escapeText(arm.object[index])}`;
       for (let at = STROKE * index; at < STROKE * (index + 1); at += 2) {
         line.x.push(x[at], x[at + 1], null);
         line.y.push(y[at], y[at + 1], null);
@@ -67,8 +67,6 @@
       }
     });
     const drawn = { color: css(key.variable), width: 5 };
-    const title = toggle(key.trace).closest("label").childNodes[4].textContent.trim();
-    line.text = line.text.map((text) => text && `${title}<br>${text}`);
     return { type: "scatter3d", mode: "lines", ...line, line: drawn, hoverinfo: "text", connectgaps: false, visible: toggle(key.trace).checked };
   }
 

@@ -172,6 +172,9 @@ def test_toggles_selectors_and_schemes_change_what_is_painted(browser: Browser, 
     assert traces[:3] == ["observed", "completed", "truth"] and len(traces) == 10
     counts = browser.run("return [...document.querySelectorAll('.toggles output')].map(item => item.textContent)")[3:]
     assert [sum(int(text.split("|")[side]) for text in counts) for side in (0, 1)] == [15, 15]
+    said = browser.run("return document.querySelector(arguments[0]).data.flatMap(trace => trace.text || [])", LEFT)
+    assert any(text.startswith("holds at µ ≤ 0.4<br>confidence rank ") for text in said)
+    assert any("fails at every friction<br>object 3" in text for text in said)
     for trace, text in zip(traces, ["1 | 1"] * 3 + counts, strict=True):
         seen = [stage for stage, number in zip((LEFT, RIGHT), text.split("|"), strict=True) if int(number)]
         if seen:
