@@ -25,7 +25,7 @@ import pandas as pd
 from grasping.utility import FEASIBLE_FRICTION, PERFECT, contributions, shortfall
 from pipeline.config import Experiment
 from pipeline.dump_scene import WIDTH_BINS
-from pipeline.estimates import SETTING, ViewValues, joined, scene_values, view_values
+from pipeline.estimates import SETTING, ViewValues, joined, largest, scene_values, view_values
 from pipeline.physics_utility import HELD_METRICS, held_contributions, held_shortfall
 from pipeline.run_rows import WHOLE_VIEW, Rows
 from pipeline.scorers import PHYSICS
@@ -285,7 +285,9 @@ def _crossed(experiment: Experiment, crossed: pd.DataFrame) -> pd.DataFrame:
         for arm in (arm.name for arm in experiment.arms if arm.name in by_arm):
             of_scenes = scene_values([by_arm[arm]], 0)
             found = scene_mean(of_scenes.values[0], of_scenes.strata, statistics.level, **options)
-            result.append({"arm_a": arm, "arm_b": "", **labels, **_estimate(found)})
+            own = _estimate(found)
+            own |= {"ci_low": max(own["ci_low"], 0.0), "ci_high": min(own["ci_high"], largest(metric))}
+            result.append({"arm_a": arm, "arm_b": "", **labels, **own})
         for a, b in experiment.compared():
             if a in by_arm and b in by_arm:
                 both = scene_values((by_arm[a], by_arm[b]), 0)

@@ -26,8 +26,8 @@ def compare(
     from rich.console import Console
 
     from pipeline import compare as stage
-    from pipeline import summary
-    from pipeline.console import print_summary
+    from pipeline import report, summary
+    from pipeline.console import print_answer, print_summary
 
     pairs = []
     for text in pair or ():
@@ -38,6 +38,8 @@ def compare(
     folder = stage.run(runs, out.resolve(), pairs=pairs, force=force, say=lambda line: print(line, flush=True))
     content = summary.read(folder)
     if content is not None:
-        print_summary(content, Console(highlight=False))
+        console = Console(highlight=False)
+        print_summary(content, console)
+        print_answer(report.read_answer(folder), console)
     print(f"tables     {folder.tables}")
     print(f"report     {folder.report}")

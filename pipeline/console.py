@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import summary
+from pipeline import report, summary
 from pipeline.agreement import THRESHOLDS, WHOLE, sentences
 from pipeline.experiment import RunResult
 from pipeline.scorers import PHYSICS
@@ -37,13 +37,14 @@ MOST_PROBLEMS = 10
 
 
 def show(result: RunResult, *, whole: bool) -> None:
-    """Print the tables of a whole run, its problems, and where everything lies."""
+    """Print the tables of a whole run, its answer, its problems, and where everything lies."""
     console = Console(highlight=False)
     content = summary.read(result.folder)
     if whole and content is not None:
         if not any(report.made for report in result.stages) and not result.problems:
             console.print("nothing is stale: everything below was made before")
         print_summary(content, console)
+        print_answer(report.read_answer(result.folder), console)
     if result.problems:
         console.print(f"[bold red]{len(result.problems)} problems[/] (all in {result.folder.problems}):")
         for problem in result.problems[:MOST_PROBLEMS]:
@@ -81,6 +82,15 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
         _print_agreement(content, console)
     for warning in content["warnings"]:
         console.print(f"[yellow]note[/] {warning}")
+
+
+def print_answer(answers: list[dict[str, Any]], console: Console) -> None:
+    """Print the sentences that stand on top of the report."""
+    for item in answers:
+        title = f" ({item['setting']})" if len(answers) > 1 else ""
+        console.print(f"\n[bold]Answer[/]{escape(title)}")
+        for sentence in (*item["sentences"], *item["reasons"]):
+            console.print(f"- {sentence}", markup=False)
 
 
 Key = tuple[str, str, str]  # generator, scorer, camera

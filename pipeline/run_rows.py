@@ -147,7 +147,7 @@ def _read_scores(experiment: Experiment, run: RunFolder, units: list[SceneUnit])
     # An empty table among others would make floats of their whole numbers.
     tables = [table for table in grasps if len(table)] or grasps or [COLUMNS.empty_table().to_pandas()]
     rows = pd.concat(tables, ignore_index=True).reindex(columns=columns)
-    rows["surface"] = rows["surface"].fillna("").astype(str)
+    rows["surface"] = rows["surface"].astype(object).where(rows["surface"].notna(), "")
     return _with_trials(rows) if PHYSICS in experiment.scorers else rows, pd.concat(views, ignore_index=True)
 
 

@@ -5,7 +5,8 @@ Reads
     ``arms/*/dump/``.
 Writes
     ``report.html``: opens from disk, asks the network for nothing, follows the reader's light or dark scheme;
-    ``report/``: its figures as SVG and PNG, its tables as CSV, LaTeX and Markdown.
+    ``report/``: its figures as SVG and PNG, its tables as CSV, LaTeX and Markdown, and ``answer.json``, the sentences
+    on top of the page: a list of ``{setting, sentences, reasons, scale}``.
 
 Rooms: :mod:`.inputs` reads, :mod:`.answer` says it in words, :mod:`.choice` chooses the views that :mod:`.views` reads
 and :mod:`.pictures` and :mod:`.explore` show, :mod:`.tables` and :mod:`.figures` show the rest, :mod:`.page` puts the
@@ -14,13 +15,15 @@ page together from the templates in ``web/``, and :mod:`.exports` writes what st
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import atomic_write, file_hash, fingerprint
 from pipeline.config import Experiment
 from pipeline.run_folder import RunFolder
 
-VERSION = 2  # raise when the page changes, so that finished runs get the new one
+VERSION = 3  # raise when the page changes, so that finished runs get the new one
 
 
 def run(experiment: Experiment, folder: RunFolder) -> Path:
@@ -29,15 +32,32 @@ def run(experiment: Experiment, folder: RunFolder) -> Path:
     Raises:
         ArtifactError: if the run has no summary or lacks one of its tables.
     """
-    from pipeline.report import exports, inputs, page
+    from pipeline.report import answer, exports, inputs, page
 
     made_from = _made_from(folder)
     files = exports.Exports(_beside(folder).name)
-    text = page.render(inputs.read(experiment, folder), files)
+    data = inputs.read(experiment, folder)
+    text = page.render(data, files)
+    said = [
+        {"setting": item.setting.title, "sentences": item.sentences, "reasons": item.reasons, "scale": item.scale}
+        for item in answer.answers(data)
+    ]
+    files.files[exports.ANSWER] = json.dumps(said, indent=1, ensure_ascii=False).encode()
     files.write(_beside(folder), made_from)
     with atomic_write(folder.report, "w") as stream:
         stream.write(f"{text}\n{_mark(made_from)}\n")
     return folder.report
+
+
+def read_answer(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the sentences on top of a run's report; none where there is no report."""
+    from pipeline.report import exports
+
+    try:
+        said: list[dict[str, Any]] = json.loads((_beside(folder) / exports.ANSWER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return said
 
 
 def is_current(folder: RunFolder) -> bool:

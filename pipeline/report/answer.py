@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipeline.aggregate import WHOLE
+from pipeline.report.because import because
+from pipeline.report.inference import p_text
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import Metric, is_known, metric
 
@@ -20,11 +22,13 @@ class Answer:
     Attributes:
         setting: of generator, scorer and camera.
         sentences: about the pairs that the question is about.
+        reasons: of the first of them, why, as far as it can be told.
         scale: sentences that say how much completing at all could change.
     """
 
     setting: Setting
     sentences: tuple[str, ...]
+    reasons: tuple[str, ...]
     scale: tuple[str, ...]
 
 
@@ -36,16 +40,9 @@ def answers(data: RunData) -> list[Answer]:
 def headline_pairs(data: RunData) -> list[tuple[str, str]]:
     """Return the comparisons that answer the question, in the experiment's order.
 
-    Those of checkpoint against checkpoint (a command counts as one) where there are any; else those that involve a
-    checkpoint; else all. Also those that have no results: that nothing can be said is an answer too.
+    Also those that have no results: that nothing can be said is an answer too.
     """
-    declared = data.experiment.compared()
-    kinds = {pair: [data.completion_kind(arm) for arm in pair] for pair in declared}
-    for least in (2, 1, 0):
-        pairs = [pair for pair in declared if sum(kind in ("checkpoint", "command") for kind in kinds[pair]) >= least]
-        if pairs:
-            return pairs
-    return []
+    return list(data.experiment.questioned())
 
 
 def _answer(data: RunData, setting: Setting) -> Answer:
@@ -63,7 +60,8 @@ def _answer(data: RunData, setting: Setting) -> Answer:
         row = difference(data, setting, (a, b), primary.name)
         if row is not None:
             scale.append(f"{a} − {b}: {_amount(row, primary)}")
-    return Answer(setting, tuple(sentences), tuple(scale))
+    reasons = because(data, setting, pairs[0]) if pairs else []
+    return Answer(setting, tuple(sentences), tuple(reasons), tuple(scale))
 
 
 def difference(data: RunData, setting: Setting, pair: tuple[str, str], name: str) -> pd.Series | None:
@@ -95,14 +93,43 @@ def sentence(data: RunData, setting: Setting, pair: tuple[str, str], shown: Metr
     if low <= 0 <= high:
         return (
             f"{a} instead of {b} changes {shown.title} by {amount}: "
-            "the interval holds 0, so this run does not show a difference."
+            f"the interval holds 0, so this run does not show a difference{_could_show(row, shown)}."
+        )
+    p, test = _p(row)
+    if is_known(p) and p > 1 - data.experiment.statistics.level:
+        least = 2.0 ** (1 - int(row["n_scenes"]))  # the p of a difference that has one sign in every scene
+        if least > 1 - data.experiment.statistics.level and max(row["seeds_a"], row["seeds_b"]) == 1:
+            return (
+                f"{a} instead of {b} changes {shown.title} by {amount}: the {confidence} interval excludes 0, but "
+                f"{int(row['n_scenes'])} scenes are too few for the test over scenes to show anything."
+            )
+        return (
+            f"{a} instead of {b} changes {shown.title} by {amount}: the {confidence} interval excludes 0 but {test} "
+            f"does not agree (p = {p_text(p)}), so this run does not show a difference{_could_show(row, shown)}."
         )
     verb = "raises" if row["difference"] > 0 else "lowers"
     better = (row["difference"] > 0) == shown.more_is_better
+    agrees = f" and {test} agrees (p {'' if p < 0.001 else '= '}{p_text(p)})" if is_known(p) else ""
     return (
-        f"{a} instead of {b} {verb} {shown.title} by {amount}: the {confidence} interval excludes 0, "
+        f"{a} instead of {b} {verb} {shown.title} by {amount}: the {confidence} interval excludes 0{agrees}, "
         f"so {a} is {'better' if better else 'worse'} here."
     )
+
+
+def _p(row: pd.Series) -> tuple[float, str]:
+    """Return the p that decides, and what test it is of: adjusted where the test was declared."""
+    test = "the test over scenes" + (" and seeds" if max(row["seeds_a"], row["seeds_b"]) > 1 else "")
+    if bool(row["in_family"]) and is_known(row["p_holm"]):
+        return float(row["p_holm"]), f"{test}, adjusted for the declared family,"
+    return float(row["p_value"]), test
+
+
+def _could_show(row: pd.Series, shown: Metric) -> str:
+    """Say what could have been found."""
+    if not is_known(row["mde"]):
+        return ""
+    unit = f" {shown.difference_unit}" if shown.difference_unit else ""
+    return f" (a true one of {shown.number(row['mde'])}{unit} or more would probably have been found)"
 
 
 def _amount(row: pd.Series, shown: Metric) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from grasping.utility import FRICTIONS
 from pipeline.report.style import SUCCESS_STEPS
 
-_VIEW = ["split", "scene", "view"]
+_VIEW = ["replicate", "split", "scene", "view"]
 RANKS = 10
 _EPSILON = 1e-6
 
@@ -74,6 +74,6 @@ def candidates_by_outcome(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.Serie
 
 def views_without_grasps(grasps: pd.DataFrame, views: pd.DataFrame) -> int:
     """Count the views in which nothing could be graded."""
-    key = ["scene", "view"]
+    key = ["replicate", "scene", "view"]
     with_grasps = set(map(tuple, grasps[key].drop_duplicates().to_numpy().tolist()))
     return int(np.sum([tuple(row) not in with_grasps for row in views[key].to_numpy().tolist()]))

@@ -20,6 +20,7 @@ from pipeline.report.tables import Table
 
 FORMAT_VERSION = 1
 CONTENTS = "contents.json"
+ANSWER = "answer.json"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _listed(folder: Path) -> set[str]:
     """Return the files that the folder's list names; names that lead out of it are nobody's."""
     try:
         names = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["files"]
-        return {name for name in names if re.fullmatch(r"(figures|tables)/[\w.-]+", name)}
+        return {name for name in names if re.fullmatch(rf"(figures|tables)/[\w.-]+|{ANSWER}", name)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

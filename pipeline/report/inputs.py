@@ -15,12 +15,15 @@ from pipeline.aggregate import WHOLE
 from pipeline.agreement import Agreement
 from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.config import Experiment
-from pipeline.run_folder import STAMP, RunFolder
+from pipeline.run_folder import STAMP, RunFolder, located
 from pipeline.scorers import PHYSICS
 
-_TEXT = ("arm", "arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric", "reason", "outcome")
+_TEXT = (
+    *("arm", "arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric", "reason", "outcome"),
+    *("factor", "level", "combination", "model", "term", "interval", "p_method"),
+)
 _GRASP_COLUMNS = [
-    *("arm", "generator", "scorer", "camera", "split", "scene", "view"),
+    *("arm", "replicate", "generator", "scorer", "camera", "split", "scene", "view"),
     *("row", "rank", "width", "kept", "min_friction", "reason"),
 ]
 
@@ -60,6 +63,10 @@ class RunData:
     completion: pd.DataFrame
     comparisons: pd.DataFrame
     recovered: pd.DataFrame
+    attribution: pd.DataFrame
+    crossed: pd.DataFrame
+    mediation: pd.DataFrame
+    mediation_points: pd.DataFrame
     grasps: pd.DataFrame
     views: pd.DataFrame
     problems: list[dict[str, Any]] | None
@@ -67,6 +74,7 @@ class RunData:
     object_names: dict[str, str]
     merges: dict[str, str]
     physics: Agreement | None = None
+    best_grasp: pd.DataFrame | None = None
 
     @property
     def arms(self) -> list[str]:
@@ -108,6 +116,7 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         problems = json.loads(folder.problems.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         problems = None
+    folder = located(folder, experiment)
     return RunData(
         experiment=experiment,
         folder=folder,
@@ -116,6 +125,10 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         completion=_csv(folder.tables / "completion.csv"),
         comparisons=_csv(folder.tables / "comparisons.csv"),
         recovered=_csv(folder.tables / "recovered.csv"),
+        attribution=_csv(folder.tables / "attribution.csv"),
+        crossed=_csv(folder.tables / "crossed.csv"),
+        mediation=_csv(folder.tables / "mediation.csv"),
+        mediation_points=_csv(folder.tables / "mediation_points.csv"),
         grasps=_parquet(folder.tables / "grasps.parquet", _GRASP_COLUMNS),
         views=_parquet(folder.tables / "views.parquet"),
         problems=problems,
@@ -123,6 +136,7 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         object_names=_object_names(experiment.dataset.root),
         merges={arm.name: merge for arm in experiment.arms if (merge := _merge(folder.clouds(arm.name)))},
         physics=_physics(folder) if PHYSICS in experiment.scorers else None,
+        best_grasp=_csv(folder.tables / "best_grasp.csv") if PHYSICS in experiment.scorers else None,
     )
 
 
@@ -158,7 +172,7 @@ def _require(path: Path) -> None:
 
 def _timings(experiment: Experiment, folder: RunFolder) -> pd.DataFrame:
     """Return ``stage, arm, units, seconds`` of the finished units; ``arm`` is empty where all arms share the work."""
-    arms = {arm.name for arm in experiment.arms}
+    arms = {member.name: arm.name for arm in experiment.arms for member in arm.members()}
     rows = []
     for path in folder.root.glob(f"**/{STAMP}"):
         stamp = read_stamp(path)
@@ -171,7 +185,7 @@ def _timings(experiment: Experiment, folder: RunFolder) -> pd.DataFrame:
         stage = str(stamp.made_from.get("stage"))
         if stage == "score" and len(experiment.scorers) > 1:
             stage = f"score, {stamp.made_from.get('scorer', parts[4])}"
-        rows.append((stage, arm, 1, stamp.seconds))
+        rows.append((stage, arms.get(arm, ""), 1, stamp.seconds))
     table = pd.DataFrame(rows, columns=["stage", "arm", "units", "seconds"])
     return table.groupby(["stage", "arm"], sort=False, as_index=False).sum()
 

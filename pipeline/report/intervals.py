@@ -32,7 +32,14 @@ class Row:
 
 
 def intervals(
-    rows: Sequence[Row], shown: Metric, title: str, label: str, prefix: str, *, signed: bool = False
+    rows: Sequence[Row],
+    shown: Metric,
+    title: str,
+    label: str,
+    prefix: str,
+    *,
+    signed: bool = False,
+    beside: bool = False,
 ) -> Drawing:
     """Draw values with their intervals, one line each, the numbers written at the right.
 
@@ -46,11 +53,13 @@ def intervals(
         label: for those who cannot see it.
         prefix: of the ids.
         signed: whether values are differences; then zero is marked.
+        beside: whether short labels of differences stand at the left after all.
     """
-    texts = [_numbers(row, shown, signed) for row in rows]
-    middles, bottom = _places(rows, signed)
+    above = signed and not beside
+    texts = [_numbers(row, shown, signed, above) for row in rows]
+    middles, bottom = _places(rows, above)
     height = bottom + _HEAD + _FOOT
-    left = 6.0 if signed else max((len(row.label) for row in rows), default=1) * 6.4 + 12
+    left = 6.0 if above else max((len(row.label) for row in rows), default=1) * 6.4 + 12
     right = WIDTH - max((len(text) for text in texts), default=1) * _CHARACTER - 10
     with panel(WIDTH, height) as (figure, axes):
         figure.subplots_adjust(
@@ -61,35 +70,38 @@ def intervals(
             _interval(axes, y, row, shown.scale)
             colour = _FG if row.strong else _MUTED
             axes.text(1.0, y, f"  {text}", transform=side, va="center", fontsize=10.5, color=colour)
-            if signed and row.strong:
+            if above and row.strong:
                 plate = {"facecolor": _PAPER, "edgecolor": "none", "pad": 1.5}  # lines of the grid stop at the words
                 axes.text(0.0, y - 17, row.label, transform=side, va="center", fontsize=11.5, weight="bold", bbox=plate)
         if signed:
             axes.axvline(0, color=_MUTED, linewidth=1.2, zorder=1)
+        if above:
             axes.set_yticks([])
         else:
             axes.set_yticks(middles, [row.label for row in rows])
         axes.set(ylim=(bottom, 0), xlabel=title)
         axes.grid(False, axis="y")
         _room(axes, rows, shown.scale, signed)
+        if beside:
+            axes.locator_params(axis="x", nbins=3)  # labels and numbers leave little room
         return inline_svg(figure, label, prefix)
 
 
-def _numbers(row: Row, shown: Metric, signed: bool) -> str:
+def _numbers(row: Row, shown: Metric, signed: bool, above: bool) -> str:
     text = (shown.signed if signed else shown.number)(row.value)
     if is_known(row.value):
         text += f" {shown.interval(row.low, row.high, signed=signed)}"
-    return text if row.strong or not signed else f"{row.label} {text}"
+    return text if row.strong or not above else f"{row.label} {text}"
 
 
-def _places(rows: Sequence[Row], signed: bool) -> tuple[list[float], float]:
+def _places(rows: Sequence[Row], above: bool) -> tuple[list[float], float]:
     """Return the middle of each line, and where the last ends, in pixels from the top."""
     middles, y = [], 0.0
     for row in rows:
-        above, below = (13.0, 13.0) if not signed else (28.0, 10.0) if row.strong else (9.0, 9.0)
-        middles.append(y + above)
-        y += above + below
-    return middles, y + (4.0 if signed else 0.0)
+        over, under = (13.0, 13.0) if not above else (28.0, 10.0) if row.strong else (9.0, 9.0)
+        middles.append(y + over)
+        y += over + under
+    return middles, y + (4.0 if above else 0.0)
 
 
 def _interval(axes: Any, y: float, row: Row, scale: float) -> None:

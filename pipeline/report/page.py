@@ -12,7 +12,20 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import answer, choice, explore, physics, pictures, results, style, tables, timings, views
+from pipeline.report import (
+    answer,
+    choice,
+    explore,
+    inference,
+    physics,
+    pictures,
+    results,
+    style,
+    tables,
+    timings,
+    views,
+    why,
+)
 from pipeline.report.exhibits import Key, Section
 from pipeline.report.exports import Exports
 from pipeline.report.inputs import RunData, Setting
@@ -27,6 +40,8 @@ def sections(data: RunData) -> list[Section]:
     listed = [
         Section("utility", "Utility"),
         Section("differences", "Differences"),
+        Section("why", "Where the differences arise", "Why"),
+        Section("mediation", "Does coverage help grasping?", "Coverage"),
         Section("curves", "Success over friction and k", "Success curves"),
         Section("completion", "Completion"),
         Section("outcomes", "Outcomes"),
@@ -82,6 +97,9 @@ def render(data: RunData, files: Exports | None = None) -> str:
         several=len(data.settings) > 1,
         answers=answer.answers(data),
         results=[results.results(data, setting, look, f"s{index}") for index, setting in enumerate(data.settings)],
+        whys=[why.why(data, setting, f"w{index}") for index, setting in enumerate(data.settings)],
+        family=inference.declared_family(data),
+        forced=data.summary.get("forced", []),
         opinions=opinions,
         physics_keys=[Key(*entry) for entry in physics.legend()],
         completion=[results.completion(data, setting, look, camera) for camera, setting in _cameras(data).items()],
@@ -144,12 +162,23 @@ def _compared(data: RunData) -> list[tuple[str, str]]:
     size = f"{tables.counted(dataset['scenes'], 'scene')}, {tables.counted(dataset['views'], 'view')}"
     return [
         ("arms", f"{tables.counted(len(data.arms), 'arm')}: {', '.join(data.arms)}"),
+        ("training seeds", _seeds(data)),
         ("observations", f"{size}, {cameras}"),
         ("splits", ", ".join(dataset["splits"])),
         ("completion enters", str(data.summary["entry"])),
         ("one point a voxel of", f"{1000 * data.summary['density']:g} mm, in every arm"),
         ("seed", str(data.summary["seed"])),
     ]
+
+
+def _seeds(data: RunData) -> str:
+    """Say how many checkpoints stand behind the arms that have any."""
+    counts = {arm.name: len(arm.members()) for arm in data.experiment.arms if arm.completion == "checkpoint"}
+    if not counts:
+        return "no arm has a checkpoint"
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values()))} of each arm that has a checkpoint"
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _provenance(data: RunData) -> list[tables.Table]:
@@ -160,8 +189,17 @@ def _provenance(data: RunData) -> list[tables.Table]:
         "seed": data.summary["seed"],
         "fingerprint of everything the tables rest on": provenance["fingerprint"],
         "level of intervals": data.experiment.statistics.level,
-        "draws for recovered utility": data.experiment.statistics.draws,
+        "draws of scenes": data.experiment.statistics.draws,
     }
+    for entry in data.summary["declarations"]:
+        run[f"declared {entry['at'].replace('T', ' ')}"] = ", ".join(
+            [
+                f"primary metric {entry['declared']['primary_metric']}",
+                *(["after results were there"] if entry["after_results"] else []),
+            ]
+        )
+    for source in provenance.get("runs", ()):
+        run[f"run {source['name']}"] = f"{source['run']}, fingerprint {source['fingerprint']}"
     return [
         tables.mapping("Run", ("", ""), run),
         tables.mapping("Protocol of the scores", ("constant", "value"), provenance["protocol"]),

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.agreement import THRESHOLDS, WHOLE, sentences
-from pipeline.report import answer, figures, style, tables
+from pipeline.report import answer, figures, style, tables, why
 from pipeline.report.counts import outcome
 from pipeline.report.exhibits import Figure
+from pipeline.report.inference import p_text
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import NOT_AVAILABLE, is_known, number
 from pipeline.report.style import ROLES, Drawing, Look, inline_svg, outcome_stand_in, outcome_variable, panel
@@ -50,6 +51,8 @@ class Opinion:
     agreement: Table
     roc: Figure | None
     outcomes: Figure | None
+    best: Table | None
+    parts: tuple[Figure, ...]
     objects: Table | None
 
 
@@ -94,6 +97,8 @@ def _opinion(
         agreement_table(data, rows),
         Figure(roc_figure(roc, rows, data.arms, look, f"{prefix}-r"), _ROC, "physics-roc") if tried else None,
         Figure(outcome_figure(counted, f"{prefix}-o"), _BARS_SAY, "physics-outcomes-by-reason") if tried else None,
+        best_table(data, setting, pairs),
+        tuple(part for pair in pairs[:1] for part in why.parts(data, setting, pair, f"{prefix}-w", ("reason",))),
         objects_table(data, rows) if tried else None,
     )
 
@@ -146,6 +151,34 @@ def agreement_table(data: RunData, rows: pd.DataFrame) -> Table:
         f"{100 * data.experiment.statistics.level:g} % interval of the area, scenes resampled within their splits."
     )
     return Table("How often the two opinions say yes", (*heads, *rates_heads), tuple(lines), note)
+
+
+def best_table(data: RunData, setting: Setting, pairs: list[tuple[str, str]]) -> Table | None:
+    """Return how often each arm's most confident grasp is held, comparison by comparison."""
+    if data.best_grasp is None:
+        return None
+    known = {(row["arm_a"], row["arm_b"]): row for row in _of(data.best_grasp, setting).to_dict("records")}
+    lines: list[tuple[Cell, ...]] = []
+    for a, b in pairs:
+        row = known.get((a, b))
+        if row is None:
+            continue
+        shares = []
+        for side in ("a", "b"):
+            value, low, high = (100 * row[f"share_{side}{end}"] for end in ("", "_low", "_high"))
+            shares.append(Cell(f"{value:.0f} %", f"[{low:.0f}, {high:.0f}]", "", value, low, high))
+        counts = [tables.count(row[name]) for name in ("both", "only_a", "only_b", "neither")]
+        p = Cell(p_text(row["p_mcnemar"]), value=row["p_mcnemar"])
+        size = f"{int(row['views']):,} views, {int(row['scenes'])} scenes"
+        lines.append((Cell(f"{a} − {b}", size), *shares, *counts, p))
+    if not lines:
+        return None
+    heads = ("difference", "first holds", "second holds", "both", "first only", "second only", "neither", "p, McNemar")
+    note = (
+        "Brackets: Wilson's interval; p: McNemar's exact test. Both take views for independent, which those of one "
+        "scene are not: the difference in held, best grasp, above counts scenes, and decides."
+    )
+    return Table("Is the most confident grasp held?", heads, tuple(lines), note)
 
 
 def objects_table(data: RunData, rows: pd.DataFrame) -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.aggregate import WHOLE
-from pipeline.report import answer, counts, figures, intervals, tables
+from pipeline.report import answer, counts, figures, inference, intervals, tables
 from pipeline.report.exhibits import Figure
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import metric
@@ -53,6 +53,7 @@ def results(data: RunData, setting: Setting, look: dict[str, Look], prefix: str)
         "utility": tables.per_arm(data, utility, "Utility"),
         "forests": forests,
         "differences": tables.differences(data, compared, pairs, "Differences in utility") if pairs else None,
+        "inference": inference.inference(data, setting, pairs),
         "recovered": recovered_table,
         "recovered_note": recovered_note,
         "curves": [

@@ -46,7 +46,7 @@ def _add_legend(figure: Any, keys: Sequence[tuple[str, str, str]]) -> None:
     handles = [Line2D([], [], color=c, marker=m, linestyle="", markersize=8, markeredgewidth=0) for _, c, m in keys]
     texts = [text for text, *_ in keys]
     width, height = figure.get_size_inches()
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    renderer = FigureCanvasAgg(figure).get_renderer()
     for columns in range(min(len(keys), 4), 0, -1):
         legend = figure.legend(
             handles,

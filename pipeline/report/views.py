@@ -64,6 +64,7 @@ class View:
 def load(data: RunData, setting: Setting, choices: Sequence[Choice]) -> list[View]:
     """Read the chosen views of one setting."""
     grasps = setting.of(data.grasps)
+    grasps = grasps[grasps["replicate"] == 0]  # of an arm of several checkpoints the first is shown
     wanted = pd.MultiIndex.from_tuples([(c.scene, c.view) for c in choices] or [(-1, -1)])
     # The whole table may be long: what is not shown goes first.
     grasps = grasps[pd.MultiIndex.from_frame(grasps[["scene", "view"]].astype("int64")).isin(wanted)]
@@ -133,7 +134,7 @@ def _note(data: RunData, setting: Setting, choice: Choice, arm: str, own: pd.Dat
     primary = metric(data.experiment.primary_metric)
     views = setting.of(data.views)
     views = views[(views["arm"] == arm) & (views["scene"] == choice.scene) & (views["view"] == choice.view)]
-    views = views[views["object"] == -1]
+    views = views[(views["object"] == -1) & (views["replicate"] == 0)]
     if views.empty:
         return "not scored"
     value = f"{primary.title} {primary.value(float(views.iloc[0][primary.name]))}"

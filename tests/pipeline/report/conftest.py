@@ -18,11 +18,14 @@ from scipy.spatial.transform import Rotation
 from grasping.clouds import voxel_downsample
 from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
+from grasping.utility import view_utility
 from pipeline import aggregate, report, summary
 from pipeline.artifacts import Stamp, write_json, write_stamp
 from pipeline.cloud_files import OK, ObjectClouds, Observation, save_clouds, save_observation
 from pipeline.complete import METRICS_FILE
 from pipeline.config import Experiment, load_experiment
+from pipeline.explain import COMBINATIONS, CROSSED_FILE, EXPLAINED_COLUMNS, VISIBILITY_FILE
+from pipeline.explain import GRASPS_FILE as EXPLAINED_FILE
 from pipeline.fidelity import fidelity
 from pipeline.grasp_rows import COLUMNS
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
@@ -126,6 +129,12 @@ def write_run(home: Path, recipe: Recipe) -> Made:
         for view, (observation, _) in zip(unit.views, scenes_of_views, strict=True):
             save_observation(view_file(base, view, ".npz"), observation)
         write_stamp(base / STAMP, Stamp({"stage": "observe"}, [], 0.5))
+        seen = unit_folder(folder.visibility, unit.scene, unit.camera)
+        seen.mkdir(parents=True, exist_ok=True)
+        shown = pd.DataFrame([{"view": view, "object": item} for view in unit.views for item in OBJECTS])
+        fractions = _rng(unit.scene, 9).uniform(0.1, 1.0, len(shown))
+        shown.assign(visible_fraction=fractions).to_parquet(seen / VISIBILITY_FILE)
+        write_stamp(seen / STAMP, Stamp({"stage": "explain"}, [], 0.125))
         for index, arm in enumerate(experiment.arms):
             _write_arm(recipe, folder, unit, arm.name, arm.completion, index, scenes_of_views)
     tables = aggregate.run(experiment, folder, units)
@@ -213,6 +222,7 @@ def _write_arm(
     write_stamp(clouds_folder / STAMP, clouds)
     write_stamp(dump_folder / STAMP, dump)
     pd.DataFrame(rows).to_parquet(clouds_folder / METRICS_FILE, index=False)
+    _write_explanations(folder, unit, arm, pd.concat(grasp_tables), dump, _rng(unit.scene, index, 7))
     for scorer in recipe.more.get("scorers", ["analytic"]):
         scores_folder = unit_folder(folder.scores(arm, "antipodal", scorer), unit.scene, unit.camera)
         scores_folder.mkdir(parents=True, exist_ok=True)
@@ -225,6 +235,35 @@ def _write_arm(
         scored.to_parquet(scores_folder / GRASPS_FILE, index=False)
         pd.DataFrame(view_rows).to_parquet(scores_folder / VIEWS_FILE, index=False)
         write_stamp(scores_folder / STAMP, Stamp({"stage": "score", "dump": dump.fingerprint}, [], 3.0))
+
+
+def _write_explanations(
+    folder: RunFolder, unit: SceneUnit, arm: str, rows: pd.DataFrame, dump: Stamp, rng: np.random.Generator
+) -> None:
+    """What the stage ``explain`` would say, by lot where it does not follow from the outcome."""
+    out = unit_folder(folder.explained(arm, "antipodal"), unit.scene, unit.camera)
+    out.mkdir(parents=True, exist_ok=True)
+    count = len(rows)
+    partner = rng.choice(3, count)
+    collides = rows["reason"].to_numpy() == "collides"
+    touches = np.isin(rows["reason"], ["success", "no_closure"])
+    known = {
+        **{f"hits_{name}": collides & (partner == k) for k, name in enumerate(("target", "neighbour", "table"))},
+        "touches": touches,
+        "thickness": np.where(touches, rng.uniform(0.002, 0.06, count), np.nan),
+        "observed_distance": np.where(touches, rng.uniform(0, 0.03, count), np.nan),
+        "completed_distance": np.where(touches, rng.uniform(0, 0.02, count), np.nan),
+        "surface": np.where(touches, rng.choice(["observed", "completed", "neither"], count), ""),
+    }
+    rows[["view", "row"]].assign(**known)[["view", "row", *EXPLAINED_COLUMNS]].to_parquet(out / EXPLAINED_FILE)
+    crossed = [
+        {"view": view, "combination": name, **view_utility(own["min_friction"], own["kept"])}
+        for view in unit.views
+        for name in COMBINATIONS
+        for own in [rows[rows["view"] == view].sample(frac=1 if name == "own" else 0.5, random_state=view).sort_index()]
+    ]
+    pd.DataFrame(crossed).to_parquet(out / CROSSED_FILE)
+    write_stamp(out / STAMP, Stamp({"stage": "explain", "dump": dump.fingerprint}, [], 0.25))
 
 
 def _tried(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

@@ -18,8 +18,18 @@ from pipeline.artifacts import ArtifactError
 from pipeline.config import load_experiment
 from pipeline.report import answer, choice, inputs, intervals, page, pictures, style, tables, views
 from pipeline.report.metrics import metric, number
+from pipeline.run_folder import RunFolder
 
 SETTING = inputs.Setting("antipodal", "analytic", "realsense")
+AGREES: dict[str, Any] = {
+    "p_value": 0.012,
+    "p_holm": np.nan,
+    "in_family": False,
+    "mde": 2.5,
+    "seeds_a": 1,
+    "seeds_b": 1,
+}
+UNTESTED = AGREES | {"p_value": np.nan, "mde": np.nan}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +86,7 @@ def test_every_section_is_there_and_says_what_the_run_holds(plain_run, text: str
     listed = page.sections(inputs.read(plain_run.experiment, plain_run.folder))
     assert [section.id for section in listed] == re.findall(r'<a href="#(\w+)">[^<]*</a>', text[text.index("<nav") :])
     for section in listed:
-        title = html.escape(section.title)
+        title = re.escape(html.escape(section.title))
         assert re.search(rf'<section id="{section.id}">\s*<h2>{title}</h2>', text), section
     levels = [int(level) for level in re.findall(r"<h([1-6])\b", without_programs(text))]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -114,21 +124,50 @@ def test_the_answer_is_that_of_the_comparisons(data: inputs.RunData, text: str, 
 
 
 @pytest.mark.parametrize(
-    ("difference", "low", "high", "scenes", "says"),
+    ("difference", "low", "high", "scenes", "tests", "says"),
     [
-        (1.2, -0.4, 2.8, 9, "changes AP by +1.20 points [−0.40, +2.80]: the interval holds 0"),
-        (1.2, 0.4, 2.0, 9, "raises AP by +1.20 points [+0.40, +2.00]: the 95 % interval excludes 0, so a is better"),
-        (-1.2, -2.0, -0.4, 9, "lowers AP by −1.20 points [−2.00, −0.40]: the 95 % interval excludes 0, so a is worse"),
-        (1.2, np.nan, np.nan, 1, "changes AP by +1.20 points (interval n/a: one scene)"),
-        (0.0, 0.0, 0.0, 3, "changes AP in no scene"),
-        (np.nan, np.nan, np.nan, 0, "nothing can be said"),
+        (
+            1.2,
+            -0.4,
+            2.8,
+            9,
+            AGREES,
+            "changes AP by +1.20 points [−0.40, +2.80]: the interval holds 0, so this run does",
+        ),
+        (1.2, -0.4, 2.8, 9, AGREES, "difference (a true one of 2.50 points or more would probably have been found)"),
+        (1.2, 0.4, 2.0, 9, AGREES, "raises AP by +1.20 points [+0.40, +2.00]: the 95 % interval excludes 0"),
+        (1.2, 0.4, 2.0, 9, AGREES, "and the test over scenes agrees (p = 0.012), so a is better here."),
+        (-1.2, -2.0, -0.4, 9, AGREES, "lowers AP by −1.20 points [−2.00, −0.40]: the 95 % interval excludes 0"),
+        (-1.2, -2.0, -0.4, 9, AGREES, "so a is worse here."),
+        (1.2, 0.4, 2.0, 9, AGREES | {"p_value": 0.0004}, "agrees (p < 0.001)"),
+        (
+            1.2,
+            0.4,
+            2.0,
+            9,
+            AGREES | {"p_value": 0.09},
+            "excludes 0 but the test over scenes does not agree (p = 0.090)",
+        ),
+        (1.2, 0.4, 2.0, 9, AGREES | {"in_family": True, "p_holm": 0.2}, "adjusted for the declared family, does not"),
+        (1.2, 0.4, 2.0, 9, AGREES | {"seeds_a": 3, "seeds_b": 3}, "the test over scenes and seeds agrees"),
+        (
+            1.2,
+            0.4,
+            2.0,
+            4,
+            AGREES | {"p_value": 0.125},
+            "4 scenes are too few for the test over scenes to show anything",
+        ),
+        (1.2, np.nan, np.nan, 1, UNTESTED, "changes AP by +1.20 points (interval n/a: one scene)"),
+        (0.0, 0.0, 0.0, 3, UNTESTED, "changes AP in no scene"),
+        (np.nan, np.nan, np.nan, 0, UNTESTED, "nothing can be said"),
     ],
 )
 def test_sentences_say_no_more_than_the_numbers(
-    data: inputs.RunData, difference: float, low: float, high: float, scenes: int, says: str
+    data: inputs.RunData, difference: float, low: float, high: float, scenes: int, tests: dict[str, Any], says: str
 ) -> None:
     keys = {"arm_a": "a", "arm_b": "b", "generator": "antipodal", "scorer": "analytic", "camera": "realsense"}
-    row = {**keys, "split": "all", "object": "all", "metric": "ap", "difference": difference}
+    row = {**keys, "split": "all", "object": "all", "metric": "ap", "difference": difference, **tests}
     table = pd.DataFrame([{**row, "ci_low": low, "ci_high": high, "n_scenes": scenes, "n_views": 4}])
     sentence = answer.sentence(replace(data, comparisons=table), SETTING, ("a", "b"), metric("ap"))
     assert sentence.startswith("a instead of b") and says in sentence
@@ -136,7 +175,7 @@ def test_sentences_say_no_more_than_the_numbers(
 
 def test_less_of_a_bad_thing_is_better(data: inputs.RunData) -> None:
     keys = {"arm_a": "a", "arm_b": "b", "generator": "", "scorer": "", "camera": "realsense"}
-    row = {**keys, "split": "all", "object": "all", "metric": "spurious@5mm", "difference": -0.1}
+    row = {**keys, "split": "all", "object": "all", "metric": "spurious@5mm", "difference": -0.1, **AGREES}
     table = pd.DataFrame([{**row, "ci_low": -0.2, "ci_high": -0.05, "n_scenes": 9, "n_views": 9}])
     sentence = answer.sentence(replace(data, comparisons=table), SETTING, ("a", "b"), metric("spurious@5mm"))
     assert "lowers spurious 5 mm by −10.0 points [−20.0, −5.0]" in sentence and "a is better" in sentence
@@ -154,7 +193,7 @@ def test_checkpoints_against_each_other_answer_first(data: inputs.RunData) -> No
 
 
 def test_pictures_say_why_they_are_missing(data: inputs.RunData, tmp_path: Path, words) -> None:
-    lost = replace(data, folder=replace(data.folder, root=tmp_path))
+    lost = replace(data, folder=RunFolder(tmp_path))
     choices, _ = choice.choose(lost, SETTING)
     shown = pictures.show(views.load(lost, SETTING, choices), 0.003)
     assert len(shown) == 3

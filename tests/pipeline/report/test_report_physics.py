@@ -39,7 +39,9 @@ def test_physics_has_a_section_of_its_own(both, words, without_programs) -> None
     assert "closes with 40 N" in said and "Friction 0.5, density 500 kg/m³" in said
     page = without_programs(page)
     section = page[page.index('<section id="physics">') : page.index('<section id="explore">')]
-    assert section.count("<svg") == 2 and section.count("<table") == 3 + 1 + 2  # two splits
+    # ROC, outcomes and reasons; agreement, differences, best grasp, objects, and utility of two splits and of both
+    assert section.count("<svg") == 3 and section.count("<table") == 4 + 3
+    assert "Is the most confident grasp held?" in said and "McNemar" in said
     ids = re.findall(r"\bid=\"([^\"]+)\"", page)
     assert len(ids) == len(set(ids))
     assert "#0a0b" not in page and "#0a0c" not in page and "#0a0d" not in page
