@@ -19,7 +19,7 @@ from grasping.grasps import Grasps
 from grasping.point_boxes import PointBoxes
 
 # The very scene that the protocol tests against; made anew here, a last bit could differ.
-from grasping.protocol import MAXIMUM_WIDTH, WORKSPACE_MARGIN, _boxes_of, _table_axes
+from grasping.protocol import MAXIMUM_WIDTH, WORKSPACE_MARGIN, boxes_of, table_axes
 
 # Metres, and how many along each edge of a block: at the clouds' 3 mm some 28 points of a surface to a cell.
 _CELL, _SIDE = 0.016, 4
@@ -65,7 +65,7 @@ def find_partners(
         T_camera_object: ``(K, 4, 4)`` poses; rounded to float32.
         T_camera_table: ``(4, 4)``, see :func:`grasping.protocol.score_view`.
     """
-    boxes = _boxes_of(objects, np.asarray(T_camera_object, dtype=np.float32))
+    boxes = boxes_of(objects, np.asarray(T_camera_object, dtype=np.float32))
     grasps = replace(grasps, width=np.clip(grasps.width, 0.0, MAXIMUM_WIDTH))
     owners = boxes.owner_of_nearest(grasps.translation) if assigned is None else np.asarray(assigned, np.int64)
     low, high = boxes.object_low - WORKSPACE_MARGIN, boxes.object_high + WORKSPACE_MARGIN
@@ -81,7 +81,7 @@ def find_partners(
         target[rows] = hit(boxes.roots[k : k + 2], NO_LATTICE, rows)
         before, after = boxes.roots[: k + 1], boxes.roots[k + 1 :]
         neighbour[rows] = hit(before, NO_LATTICE, rows) | hit(after, NO_LATTICE, rows)
-    table = Lattice(np.asarray(T_camera_table, dtype=np.float64), *_table_axes())
+    table = Lattice(np.asarray(T_camera_table, dtype=np.float64), *table_axes())
     return Partners(target, neighbour, hit(boxes.roots[:1], table, np.arange(len(grasps))))
 
 

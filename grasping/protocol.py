@@ -121,15 +121,15 @@ class ViewScore:
 
 
 @functools.cache
-def _table_axes() -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Positions of the table's points along x, y and z of the table frame."""
+def table_axes() -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Positions of the table's points along x, y and z of the table frame, metres."""
     x, y, z = (np.linspace(0, side, int(side / TABLE_GRID)) for side in TABLE_SIZE)
     return x - TABLE_SIZE[0] / 2, y - TABLE_SIZE[1] / 2, z - TABLE_SIZE[2]
 
 
 def table_points(T_camera_table: ArrayLike) -> FloatArray:
     """The protocol's table: a slab of points below the table top, ``(T, 3)`` metres in the camera frame."""
-    grid = np.stack(np.meshgrid(*_table_axes(), indexing="xy"), axis=-1).reshape(-1, 3)
+    grid = np.stack(np.meshgrid(*table_axes(), indexing="xy"), axis=-1).reshape(-1, 3)
     return transform_points(T_camera_table, grid)
 
 
@@ -162,7 +162,7 @@ def score_view(
     rows, refused = _gradable(grasps)
     candidates = grasps if len(rows) == len(grasps) else grasps[rows]
     candidates = replace(candidates, width=np.clip(candidates.width, 0.0, MAXIMUM_WIDTH))
-    boxes = _boxes_of(objects, poses)
+    boxes = boxes_of(objects, poses)
     chosen, assigned = _choose(candidates, boxes, kept_only)
     candidates = candidates[chosen]
     kept = cut(candidates.confidence, assigned)
@@ -236,8 +236,8 @@ def _scene_of(objects: tuple[ObjectGeometry, ...]) -> tuple[list[FloatArray], Po
     return [points for points, _ in known], PointForest.of([tree for _, tree in known])
 
 
-def _boxes_of(objects: Sequence[ObjectGeometry], poses: NDArray[np.float32]) -> PointBoxes:
-    """Sampled points of all models in the camera frame."""
+def boxes_of(objects: Sequence[ObjectGeometry], poses: NDArray[np.float32]) -> PointBoxes:
+    """Sampled points of all models in the camera frame, poses ``(K, 4, 4)``: the scene that :func:`score_view` asks."""
     models, forest = _scene_of(tuple(objects))
     points = np.empty((sum(map(len, models)), 3))
     begin = 0
@@ -322,7 +322,7 @@ def _collisions(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return collide_in_boxes(
         boxes,
-        Lattice(np.asarray(T_camera_table, dtype=np.float64), *_table_axes()),
+        Lattice(np.asarray(T_camera_table, dtype=np.float64), *table_axes()),
         boxes.object_low - WORKSPACE_MARGIN,
         boxes.object_high + WORKSPACE_MARGIN,
         grasps,

@@ -16,7 +16,7 @@ from grasping.contacts import find_contacts
 from grasping.geometry import ObjectGeometry
 from grasping.grasps import Grasps
 from grasping.partners import find_partners, hit_cloud
-from grasping.protocol import ViewScore, closing_lines
+from grasping.protocol import closing_lines
 from grasping.thickness import grasp_thickness
 from grasping.transforms import transform_points
 from grasping.utility import METRICS, view_utility
@@ -74,13 +74,10 @@ class SceneView:
 
         The referee's grades are ours (its tests hold us to that), for a thousandth of its time.
         """
-        graded = self._grade(grasps, scorer)
-        return view_utility(graded.min_friction, graded.kept)
-
-    def _grade(self, grasps: Grasps, scorer: str) -> ViewScore:
         function = protocol.score_view if scorer in (ANALYTIC, REFEREE) else plugin(scorer)
         with np.errstate(all="ignore"):  # numbers so large that they overflow fail like others
-            return function(grasps, self.objects, self.T_camera_object, self.T_camera_table)
+            graded = function(grasps, self.objects, self.T_camera_object, self.T_camera_table)
+        return view_utility(graded.min_friction, graded.kept)
 
 
 def explain_grasps(scene: SceneView, rows: pa.Table, grasps: Grasps) -> pa.Table:

@@ -73,7 +73,7 @@ def read(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Rows
     grasps, views = _read_scores(experiment, run, units)
     return Rows(
         grasps.merge(visibility, on=["camera", "scene", "view", "object"], how="left"),
-        _view_utilities(grasps, views).merge(visibility, on=["camera", "scene", "view", "object"], how="left"),
+        view_utilities(grasps, views).merge(visibility, on=["camera", "scene", "view", "object"], how="left"),
         _read_completion(experiment, run, units),
         _read_crossed(experiment, run, units),
     )
@@ -235,7 +235,7 @@ def _read_crossed(experiment: Experiment, run: RunFolder, units: list[SceneUnit]
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
-def _view_utilities(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
+def view_utilities(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
     """Return one row a view (object -1) and one a view and object, with all metrics of its scorer."""
     columns = [name for name in ("min_friction", "kept", "object", "held_fraction") if name in grasps]
     groups = {

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline.config import Experiment, load_experiment
-from pipeline.run_rows import KEYS, Rows, _view_utilities
+from pipeline.run_rows import KEYS, Rows, view_utilities
 
 SCENES = {"test_seen": (100, 101, 102, 103), "test_novel": (160, 161, 162, 163)}
 VIEWS = (0, 64, 128)
@@ -86,7 +86,7 @@ def rows_by_lot(
     table = pd.concat(grasps, ignore_index=True)
     seen = pd.DataFrame([(v, o) for v in VIEWS for o in OBJECTS], columns=["view", "object"])
     seen["visible_fraction"] = np.linspace(0.05, 0.95, len(seen))
-    per_view = _view_utilities(table, pd.DataFrame(views))
+    per_view = view_utilities(table, pd.DataFrame(views))
     crossed = per_view[per_view["object"] == -1].assign(combination="own", scorer="")
     return Rows(
         table.merge(seen, on=["view", "object"], how="left"),
