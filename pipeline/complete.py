@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grasping.clouds import voxel_downsample
-from pipeline.artifacts import FileHashes, atomic_write, derive_seed, file_hash, fingerprint, read_stamp, why_stale
+from pipeline.artifacts import FileHashes, atomic_write, derive_seed, file_hash, read_stamp, why_stale
 from pipeline.cloud_files import OK, ObjectClouds, Observation, load_observation, save_clouds
 from pipeline.command_completer import FORMAT_VERSION as COMMAND_FORMAT
 from pipeline.command_completer import CommandCompleter, OutputError, PartialCloud, named_files
@@ -78,13 +78,7 @@ def run(
             complete = load()  # an error here is the arm's, not an object's
             plans = [replace(plan, job=replace(plan.job, complete=complete)) for plan in plans]
         reports.append(carry_out(f"complete {arm.name}", complete_unit, plans, workers=1))
-    return StageReport(
-        "complete",
-        made=sum(report.made for report in reports),
-        current=sum(report.current for report in reports),
-        failures=tuple(failure for report in reports for failure in report.failures),
-        stale={label: reason for report in reports for label, reason in report.stale.items()},
-    )
+    return StageReport.of("complete", reports)
 
 
 def describe_arm(
@@ -209,13 +203,12 @@ def _plan(
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     out = unit_folder(run.clouds(arm.name), unit.scene, unit.camera)
     observed = read_stamp(observations / STAMP)
-    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+    surfaces = TrueSurfaces(GraspNetDataset(experiment.dataset.root, unit.camera), experiment.cache_folder(), hashes)
     label = f"{arm.name}/{unit.label}"
     blocked = None if observed else f"{observations}: no observations; run `observe` first"
     models: str | None = None
     try:
-        ids = dataset.object_ids(unit.scene)
-        models = fingerprint([hashes(dataset.model_dir(object_id) / "nontextured.ply") for object_id in ids])
+        models = surfaces.made_from(unit.scene)
     except DatasetError as error:
         blocked = str(error)
     made_from = {
@@ -228,7 +221,6 @@ def _plan(
         "surfaces": SURFACE_VERSION,
         "seed": experiment.seed,
     }
-    surfaces = TrueSurfaces(dataset, experiment.cache_folder(), hashes)
     job = Job(arm, unit, observations, out, surfaces, experiment.density, experiment.seed)
     return Plan(label, out, made_from, job, blocked)
 

@@ -114,13 +114,7 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, worke
         carry_out("explain seen", visibility.visibility_unit, seen, workers=workers),
         carry_out("explain", explain_unit, explained, workers=workers),
     ]
-    return StageReport(
-        "explain",
-        made=sum(report.made for report in reports),
-        current=sum(report.current for report in reports),
-        failures=tuple(failure for report in reports for failure in report.failures),
-        stale={label: reason for report in reports for label, reason in report.stale.items()},
-    )
+    return StageReport.of("explain", reports)
 
 
 def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes) -> list[Plan]:

@@ -152,6 +152,17 @@ class StageReport:
     failures: tuple[Outcome, ...] = ()
     stale: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, stage: str, parts: Sequence[StageReport]) -> StageReport:
+        """Return what a stage did that carries out its units in several parts."""
+        return cls(
+            stage,
+            made=sum(part.made for part in parts),
+            current=sum(part.current for part in parts),
+            failures=tuple(failure for part in parts for failure in part.failures),
+            stale={label: reason for part in parts for label, reason in part.stale.items()},
+        )
+
 
 def carry_out(
     stage: str,

@@ -66,6 +66,17 @@ class TrueSurfaces:
     cache: Path
     hashes: FileHashes
 
+    def made_from(self, scene: int) -> str:
+        """Return a fingerprint of the model files of a scene's objects.
+
+        Raises:
+            DatasetError: if the scene does not say which objects it has.
+        """
+        sources = [
+            self.dataset.model_dir(object_id) / "nontextured.ply" for object_id in self.dataset.object_ids(scene)
+        ]
+        return self.hashes.many(sources)
+
     def surface(self, object_id: int) -> NDArray[np.float32]:
         """Return ``(16384, 3)`` area-uniform surface points in the object's frame, metres.
 

@@ -35,7 +35,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from grasping.transforms import transform_points
-from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp
+from pipeline.artifacts import FileHashes, atomic_write, read_stamp
 from pipeline.cloud_files import load_observation
 from pipeline.config import Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
@@ -140,12 +140,11 @@ def _plan(experiment: Experiment, run: RunFolder, unit: SceneUnit, hashes: FileH
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     out = unit_folder(run.visibility, unit.scene, unit.camera)
     observed = read_stamp(observations / STAMP)
-    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+    surfaces = TrueSurfaces(GraspNetDataset(experiment.dataset.root, unit.camera), experiment.cache_folder(), hashes)
     blocked = None if observed else f"{observations}: no observations; run `observe` first"
     models: str | None = None
     try:
-        ids = dataset.object_ids(unit.scene)
-        models = fingerprint([hashes(dataset.model_dir(object_id) / "nontextured.ply") for object_id in ids])
+        models = surfaces.made_from(unit.scene)
     except DatasetError as error:
         blocked = str(error)
     made_from = {
@@ -157,7 +156,7 @@ def _plan(experiment: Experiment, run: RunFolder, unit: SceneUnit, hashes: FileH
         "observed_within": OBSERVED_WITHIN,
         "samples_per_cell": SAMPLES_PER_CELL,
     }
-    job = Job(unit, observations, out, TrueSurfaces(dataset, experiment.cache_folder(), hashes))
+    job = Job(unit, observations, out, surfaces)
     return Plan(f"visibility/{unit.label}", out, made_from, job, blocked)
 
 
