@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.agreement import WHOLE
 from pipeline.config import Experiment
 from pipeline.run_rows import WHOLE_VIEW
-from pipeline.statistics import compare, difference, holm, recovered_utility, scene_mean
+from pipeline.statistics import compare, difference, holm, recovered_utility, scene_differences, scene_mean
 
 SETTING = ["generator", "scorer", "camera"]
 TABLE_KEYS = ["arm", *SETTING, "split", "object"]
@@ -232,7 +232,7 @@ def _compared(experiment: Experiment, keys: dict[str, Any], both: SceneValues) -
         "ci_high": estimate.high,
         "n_scenes": estimate.scenes,
         # Where most scenes do not differ at all, no interval covers: read it beside this.
-        "n_differ": int(np.count_nonzero(a.mean(axis=0) != b.mean(axis=0))),
+        "n_differ": int(np.count_nonzero(scene_differences(a, b))),
         "se": estimate.se,
         "interval": estimate.method,
     }

@@ -27,7 +27,7 @@ from pipeline.statistics.intervals import Estimate, difference, scene_mean
 from pipeline.statistics.power import minimum_detectable_effect
 from pipeline.statistics.recovered import Recovered, recovered_utility
 from pipeline.statistics.regression import Mediation, Regression, clustered_slope, mediated
-from pipeline.statistics.resampling import nested_draws, resample_scenes
+from pipeline.statistics.resampling import nested_draws, resample_scenes, scene_differences
 
 __all__ = [
     "Comparison",
@@ -46,6 +46,7 @@ __all__ = [
     "probability_of_improvement",
     "recovered_utility",
     "resample_scenes",
+    "scene_differences",
     "scene_mean",
     "sign_flip",
     "wilcoxon",

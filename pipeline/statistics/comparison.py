@@ -13,7 +13,7 @@ from pipeline.statistics.hypothesis_tests import sign_flip, wilcoxon
 from pipeline.statistics.improvement import probability_of_improvement
 from pipeline.statistics.intervals import TWO_WAY, Estimate, Method, difference
 from pipeline.statistics.power import minimum_detectable_effect
-from pipeline.statistics.resampling import replicates
+from pipeline.statistics.resampling import differences, replicates, scene_differences
 
 SIGN_FLIP = "sign-flip permutation of scenes"
 
@@ -65,7 +65,7 @@ def compare(
     """
     left, right = replicates(a, len(strata)), replicates(b, len(strata))
     estimate = difference(left, right, strata, level, method=method, draws=draws, seed=seed)
-    averaged = left.mean(axis=0) - right.mean(axis=0)
+    averaged = scene_differences(left, right)
     p_permutation = sign_flip(averaged, draws=draws, seed=seed)
     several = max(len(left), len(right)) > 1
     return Comparison(
@@ -77,7 +77,10 @@ def compare(
         mde=minimum_detectable_effect(estimate, level, power),
         # Of seeds that are not paired, every one of a meets every one of b.
         improvement=probability_of_improvement(
-            left - right if len(left) == len(right) else (left[:, None] - right[None]).reshape(-1, len(strata)), level
+            differences(left, right)
+            if len(left) == len(right)
+            else differences(left[:, None], right[None]).reshape(-1, len(strata)),
+            level,
         ),
         seeds_a=len(left),
         seeds_b=len(right),

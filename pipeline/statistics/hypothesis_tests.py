@@ -9,7 +9,7 @@ from scipy import stats
 FloatArray = NDArray[np.float64]
 
 _CHUNK = 4_096
-_TIE = 1e-13  # of the sum of |d|: sums that differ by rounding alone are one and the same
+_TIE = 1e-9  # of the sum of |d|, or the largest: what differs by rounding alone is one and the same
 
 
 def sign_flip(differences: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> float:
@@ -50,7 +50,10 @@ def wilcoxon(differences: ArrayLike) -> float:
     d = np.asarray(differences, dtype=np.float64)
     if len(d) < 2 or np.isnan(d).any():
         return np.nan
-    return float(stats.wilcoxon(d, zero_method="pratt").pvalue) if d.any() else 1.0
+    if not d.any():
+        return 1.0
+    unit = _TIE * np.abs(d).max()
+    return float(stats.wilcoxon(np.round(d / unit), zero_method="pratt").pvalue)
 
 
 def holm(p_values: ArrayLike) -> FloatArray:

@@ -40,7 +40,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.statistics.resampling import replicates, scene_groups
+from pipeline.statistics.resampling import differences, replicates, scene_differences, scene_groups
 from pipeline.statistics.stratified import (
     Part,
     crossed,
@@ -153,8 +153,8 @@ def difference(
     """
     left, right = replicates(a, len(strata)), replicates(b, len(strata))
     if len(left) == len(right):
-        return scene_mean(left - right, strata, level, method=method, draws=draws, seed=seed)
-    averaged = left.mean(axis=0) - right.mean(axis=0)
+        return scene_mean(differences(left, right), strata, level, method=method, draws=draws, seed=seed)
+    averaged = scene_differences(left, right)
     return _two_way(averaged[None], [side for side in (left, right) if len(side) > 1], strata, level)
 
 

@@ -12,6 +12,7 @@ from pipeline.statistics import (
     minimum_detectable_effect,
     probability_of_improvement,
     recovered_utility,
+    scene_differences,
     scene_mean,
     sign_flip,
     wilcoxon,
@@ -68,11 +69,30 @@ def test_swapping_the_arms_mirrors_all(rows: tuple[int, int]) -> None:
     assert other.improvement == pytest.approx((1 - value, 1 - high, 1 - low))
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_scenes_that_tie_but_for_rounding_tie(seeds: int) -> None:
+    tenths = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    # The same tenths, added up in another order: some sums differ in the last bit.
+    a = np.tile((0.1 + tenths) + 0.2, (seeds, 1))
+    b = np.tile(0.1 + (tenths + 0.2), (seeds, 1))
+    assert 0 < np.count_nonzero(a != b) < a.size
+    strata = ["x"] * 9
+    assert not scene_differences(a, b).any()
+    found = compare(a, b, strata)
+    assert (found.estimate.low, found.estimate.high, found.improvement[0]) == (0, 0, 0.5)
+    assert found.p_value == found.p_wilcoxon == 1.0
+    # Differences that are alike but for rounding share a rank, and sums of them a place.
+    alike = np.array([0.3 - 0.2, 0.1, 0.2 - 0.1, 0.9 - 0.8, 0.2 - 0.4, 0.7 - 0.9, 0.1 - 0.2])
+    assert len(set(np.abs(alike))) > len(set(np.abs(np.round(alike, 9))))
+    assert wilcoxon(alike) == wilcoxon(np.round(alike, 9))
+    assert sign_flip(alike) == sign_flip(np.round(10 * alike))
+
+
 def test_an_arm_against_itself_and_against_a_constant_shift() -> None:
     for seeds in (1, 3):
         a, _, strata = arms(seeds)
         itself, shifted = compare(a, a, strata), compare(a + 0.25, a, strata)
-        assert itself.p_value == 1.0 and itself.improvement[0] == 0.5 and itself.mde == 0
+        assert itself.p_value == 1.0 and itself.improvement[0] == 0.5 and np.isnan(itself.mde)
         assert (itself.estimate.value, itself.estimate.low, itself.estimate.high) == (0, 0, 0)
         assert shifted.p_value < 1e-3 and shifted.improvement[0] == 1.0
         assert shifted.estimate.low == pytest.approx(0.25)
