@@ -97,7 +97,9 @@ def sentence(data: RunData, setting: Setting, pair: tuple[str, str], shown: Metr
         )
     p, test = _p(row)
     if is_known(p) and p > 1 - data.experiment.statistics.level:
-        least = 2.0 ** (1 - int(row["n_scenes"]))  # the p of a difference that has one sign in every scene
+        # The p of a difference that has one sign in every scene; Holm multiplies the family's least by its size.
+        tests = int(data.comparisons["in_family"].astype(bool).sum()) if bool(row["in_family"]) else 1
+        least = 2.0 ** (1 - int(row["n_scenes"])) * tests
         if least > 1 - data.experiment.statistics.level and max(row["seeds_a"], row["seeds_b"]) == 1:
             return (
                 f"{a} instead of {b} changes {shown.title} by {amount}: the {confidence} interval excludes 0, but "
@@ -109,7 +111,12 @@ def sentence(data: RunData, setting: Setting, pair: tuple[str, str], shown: Metr
         )
     verb = "raises" if row["difference"] > 0 else "lowers"
     better = (row["difference"] > 0) == shown.more_is_better
-    agrees = f" and {test} agrees (p {'' if p < 0.001 else '= '}{p_text(p)})" if is_known(p) else ""
+    agrees = ""
+    if is_known(p):
+        written = f"p {'' if p < 0.001 else '= '}{p_text(p)}"
+        agrees = f" and {test} agrees ({written})"
+        if max(row["seeds_a"], row["seeds_b"]) > 1 and p == row["p_value"]:
+            agrees = f" ({written})"  # of the very interval: no second opinion
     return (
         f"{a} instead of {b} {verb} {shown.title} by {amount}: the {confidence} interval excludes 0{agrees}, "
         f"so {a} is {'better' if better else 'worse'} here."

@@ -10,11 +10,11 @@ import pandas as pd
 from pipeline.attribution import parted_metric
 from pipeline.mediation import COVERAGE, SPURIOUS
 from pipeline.report.inputs import RunData, Setting
-from pipeline.report.metrics import Metric, is_known, metric
+from pipeline.report.metrics import Metric, is_known, metric, number
 
 _LEAST_PART = 0.1  # of all that reasons move, either way, for one to be named
 _MOST_PARTS = 3
-_REASONS = {  # of a level: what there is less of where it gains
+_REASONS = {  # of a level: what less is lost to where it gains
     "no grasp at this rank": "ranks without a grasp",
     "hits the target": "grasps that hit their own object",
     "hits a neighbour": "grasps that hit a neighbour",
@@ -65,9 +65,10 @@ def _of_reasons(data: RunData, setting: Setting, pair: tuple[str, str]) -> str:
     ordered = sorted(rows, key=lambda row: -abs(row["difference"]))[:_MOST_PARTS]
     parts = []
     for row in ordered:
-        direction = "fewer" if row["difference"] > 0 else "more"
+        # Not fewer or more of them: a grasp counts by its rank, and few at the top outweigh many below.
+        direction = "less" if row["difference"] > 0 else "more"
         name = _REASONS.get(str(row["level"]), str(row["level"]))
-        parts.append(f"{direction} {name} ({amount(row, shown)})")
+        parts.append(f"{direction} lost to {name} ({amount(row, shown)})")
     sure = [_sure(row) for row in ordered]
     caution = (
         "" if all(sure) else "; no part is sure by itself" if not any(sure) else "; not every part is sure by itself"
@@ -84,8 +85,8 @@ def _of_crossings(data: RunData, setting: Setting, pair: tuple[str, str]) -> str
     if not {"own", "true_collisions"} <= set(rows):
         return ""
     sentence = (
-        f"If both knew the true collision geometry, {amount(rows['true_collisions'], shown, 'value')} would be left of "
-        f"{shown.signed(rows['own']['value'])}"
+        "If both knew the true collision geometry, the difference would be "
+        f"{amount(rows['true_collisions'], shown, 'value')} instead of {shown.signed(rows['own']['value'])}"
     )
     if "arm_collisions" in rows:
         sentence += (
@@ -97,22 +98,25 @@ def _of_crossings(data: RunData, setting: Setting, pair: tuple[str, str]) -> str
 
 def _of_coverage(data: RunData, setting: Setting, pair: tuple[str, str]) -> str:
     rows = [row for row in of_pair(setting.of(data.mediation), pair) if row["model"] == "both"]
-    known = {str(row["term"]): row for row in rows if is_known(row["slope"])}
+    known = {str(row["term"]): row for row in rows if is_known(row["slope"]) and is_known(row["effect"])}
     if not {COVERAGE, SPURIOUS} <= set(known):
         return ""
     shown = metric(str(known[COVERAGE]["metric"]))
     parts = []
-    for term, name in ((COVERAGE, "10 points more coverage"), (SPURIOUS, "10 more spurious")):
+    shown_to, not_shown = [], []
+    for term, name, go in ((COVERAGE, "coverage", "goes"), (SPURIOUS, "spurious points", "go")):
         row = known[term]
-        low, high = 0.1 * row["ci_low"], 0.1 * row["ci_high"]
-        parts.append(f"{name} {shown.signed(0.1 * row['slope'])} {shown.interval(low, high, signed=True)}")
-    holds = [bool(known[term]["ci_low"] <= 0 <= known[term]["ci_high"]) for term in (COVERAGE, SPURIOUS)]
-    verdict = (
-        "neither is shown to matter here"
-        if all(holds)
-        else "both go with utility"
-        if not any(holds)
-        else ("spurious points go with utility, coverage is not shown to" if holds[0] else "coverage goes with utility")
-    )
+        # What the change that there was goes with, not a change of 10 points that no object may have seen.
+        effect = f"{shown.signed(row['effect'])} {shown.interval(row['effect_low'], row['effect_high'], signed=True)}"
+        parts.append(f"{number(100 * row['mean_change'], 1, signed=True)} points of {name} go with {effect}")
+        if row["ci_low"] <= 0 <= row["ci_high"]:
+            not_shown.append(name)
+        else:
+            shown_to.append(f"more {name} {go} with {'more' if row['slope'] > 0 else 'less'} utility")
+    verdict = " and ".join(shown_to)
+    if len(not_shown) == len(parts):
+        verdict = "neither is shown to matter here"
+    elif not_shown:
+        verdict += f", {not_shown[0]} not shown to matter"
     unit = f" ({shown.difference_unit})" if shown.difference_unit else ""
     return f"Over objects, in {shown.title}{unit}: {' and '.join(parts)}; {verdict}."

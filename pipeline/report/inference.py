@@ -50,7 +50,8 @@ def inference(data: RunData, setting: Setting, pairs: list[tuple[str, str]]) -> 
         f"{declared_family(data)} p reported: of sign flips over scenes; where an arm has several checkpoints, of the "
         "t interval over scenes and seeds, since flips of scenes know nothing of seeds. Holm: adjusted over the "
         f"declared family. Detectable: the true difference that a run like this finds with power "
-        f"{100 * data.experiment.statistics.power:g} %. Better in: share of scenes, ties half, with Wilson's interval."
+        f"{100 * data.experiment.statistics.power:g} %, before Holm's adjustment. "
+        "Better in: share of scenes, ties half, with Wilson's interval."
     )
     return Table("How sure is that?", (*heads, *more), tuple(lines), note)
 

@@ -285,7 +285,8 @@ def _slopes(lines: Sequence[Line], shown: Metric, name: str) -> Table:
             rows.append((Cell(titles[str(row["term"])]), slope, Cell(change), effect))
     heads = ("term", f"{shown.title}, for 10 points more", "mean change (points)", "slope × mean change")
     note = (
-        "Least squares over objects in scenes, errors clustered by scene. An association over objects, not an "
-        "experiment: what moves coverage moves other things too."
+        "Least squares over objects in scenes, errors clustered by scene; checkpoints are averaged, and what training "
+        "seeds add is not counted. An association over objects, not an experiment: what moves coverage moves other "
+        "things too. Where the mean change is small, 10 points are far from anything seen."
     )
     return Table(f"Does coverage help? {name}", heads, tuple(rows), note)

@@ -149,7 +149,8 @@ def test_the_answer_is_that_of_the_comparisons(data: inputs.RunData, text: str, 
             "excludes 0 but the test over scenes does not agree (p = 0.090)",
         ),
         (1.2, 0.4, 2.0, 9, AGREES | {"in_family": True, "p_holm": 0.2}, "adjusted for the declared family, does not"),
-        (1.2, 0.4, 2.0, 9, AGREES | {"seeds_a": 3, "seeds_b": 3}, "the test over scenes and seeds agrees"),
+        (1.2, 0.4, 2.0, 9, AGREES | {"seeds_a": 3, "seeds_b": 3}, "excludes 0 (p = 0.012), so a is better here."),
+        (1.2, 0.4, 2.0, 9, AGREES | {"seeds_a": 3, "in_family": True, "p_holm": 0.03}, "family, agrees (p = 0.030)"),
         (
             1.2,
             0.4,
@@ -171,6 +172,16 @@ def test_sentences_say_no_more_than_the_numbers(
     table = pd.DataFrame([{**row, "ci_low": low, "ci_high": high, "n_scenes": scenes, "n_views": 4}])
     sentence = answer.sentence(replace(data, comparisons=table), SETTING, ("a", "b"), metric("ap"))
     assert sentence.startswith("a instead of b") and says in sentence
+
+
+def test_a_family_of_tests_needs_more_scenes_to_show_anything(data: inputs.RunData) -> None:
+    keys = {"arm_a": "a", "arm_b": "b", "generator": "antipodal", "scorer": "analytic", "camera": "realsense"}
+    row = {**keys, "split": "all", "object": "all", "metric": "ap", "difference": 1.2, **AGREES, "in_family": True}
+    ends = {"ci_low": 0.4, "ci_high": 2.0, "n_scenes": 6, "n_views": 6}
+    found = [{**row, **ends, "p_value": p, "p_holm": 2 * p, "arm_b": b} for b, p in (("b", 0.03125), ("c", 0.0625))]
+    for tests, says in ((2, "6 scenes are too few for the test"), (1, "does not agree (p = 0.062)")):
+        one = replace(data, comparisons=pd.DataFrame(found[:tests]))
+        assert says in answer.sentence(one, SETTING, ("a", "b"), metric("ap"))
 
 
 def test_less_of_a_bad_thing_is_better(data: inputs.RunData) -> None:

@@ -43,7 +43,7 @@ def _said(data: inputs.RunData, **changes: Any) -> str:
 def test_reasons_are_named_largest_first_with_their_direction(data: inputs.RunData) -> None:
     table = _reasons(hits_the_target=(1.0, 0.5, 1.5), no_contact=(-3.0, -4.0, -2.0), closes_on_nothing=(0.1, 0.05, 0.2))
     said = _said(data, attribution=table)
-    assert "more grasps without contact (−3.00 points [−4.00, −2.00]), fewer grasps that hit their own object" in said
+    assert "more lost to grasps without contact (−3.00 points [−4.00, −2.00]), less lost to grasps that hit" in said
     assert "close on nothing" not in said  # a fortieth of all that moves
     assert "sure by itself" not in said
 
@@ -66,9 +66,13 @@ def test_nothing_is_said_where_nothing_was_explained(data: inputs.RunData) -> No
     ("coverage", "spurious", "verdict"),
     [
         ((-0.1, 0.9), (-0.9, 0.1), "neither is shown to matter here"),
-        ((0.1, 0.9), (-0.9, -0.1), "both go with utility"),
-        ((0.1, 0.9), (-0.9, 0.1), "coverage goes with utility"),
-        ((-0.1, 0.9), (-0.9, -0.1), "spurious points go with utility, coverage is not shown to"),
+        (
+            (0.1, 0.9),
+            (-0.9, -0.1),
+            "more coverage goes with more utility and more spurious points go with less utility.",
+        ),
+        ((0.1, 0.9), (-0.9, 0.1), "more coverage goes with more utility, spurious points not shown to matter."),
+        ((-0.1, 0.9), (0.1, 0.9), "more spurious points go with more utility, coverage not shown to matter."),
     ],
 )
 def test_coverage_is_judged_by_its_interval(
@@ -84,12 +88,17 @@ def test_coverage_is_judged_by_its_interval(
             "slope": sum(ends) / 2,
             "ci_low": ends[0],
             "ci_high": ends[1],
+            "mean_change": -0.02,
+            "effect": -0.01 * sum(ends),
+            "effect_low": -0.02 * ends[1],
+            "effect_high": -0.02 * ends[0],
         }
         for term, ends in (("coverage@5mm", coverage), ("spurious@5mm", spurious))
     ]
     said = _said(data, mediation=pd.DataFrame(rows))
     assert verdict in said
-    assert f"10 points more coverage +{sum(coverage) / 20:.3f}" in said
+    ends = f"[{-0.02 * coverage[1]:.3f}, {-0.02 * coverage[0]:+.3f}]".replace("-", "−")
+    assert f"−2.0 points of coverage go with −{0.01 * sum(coverage):.3f} {ends}" in said
 
 
 def test_the_section_shows_every_factor_and_its_numbers(data: inputs.RunData) -> None:
