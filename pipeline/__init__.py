@@ -10,24 +10,39 @@ complete       ``observations/``                           ``arms/<arm>/clouds/`
 generate       ``observations/``, ``arms/<arm>/clouds/``   ``arms/<arm>/dump/``: grasps in the official layout
 score          ``arms/<arm>/dump/`` + true geometry        ``arms/<arm>/scores/``: one row per grasp
 explain        scores, dumps, clouds, ``observations/``    ``arms/<arm>/explained/``, ``visibility/``: why
-aggregate      ``arms/*/scores/``, ``arms/*/clouds/``      ``tables/``, ``summary.json``
-report         ``tables/``, clouds and dumps               ``report.html``
+aggregate      scores, clouds, what was explained          ``tables/``, ``summary.json``
+report         ``tables/``, clouds and dumps               ``report.html``, ``report/``: its figures and tables
 =============  ==========================================  ==================================================
 
-Beside the stages: ``cli`` and ``console`` (commands in, lines out), ``config`` (the experiment file and every
-default), ``selection`` (scenes and views), ``experiment`` (the stages in order), ``run_folder`` (paths and units),
-``artifacts`` (fingerprints, stamps, locks), ``engine`` (processes), ``cloud_files`` (clouds on disk), ``frames`` (the
-networks' input frame), ``truth`` (true surfaces), ``visibility`` and ``explained_view`` (the work of ``explain``),
-``fidelity`` (completion metrics in two units), ``statistics``,
-``summary`` (``summary.json``), ``pairs`` (training pairs), ``datasets/`` (GraspNet-1Billion's layout, and samples made
-by code), ``score_dump`` with ``dump_scene`` (its workers), ``dump_result``, ``dump_text`` and ``true_grasps`` (AP of
-anybody's grasps, without an experiment), ``scorers`` (which there are), ``physics_score``, ``physics_utility`` and
-``agreement`` (the second opinion, and what it says of the first), ``physics_trial`` with ``physics_pictures`` (one
-trial as a picture strip), and ``frame`` with ``segment`` and ``frame_picture`` (one RGB-D image of the
-user's own).
+Beside the stages:
 
-For people at work on a run: ``view`` with ``viewer`` (layers of any view, in a browser), ``notebook`` with
-``table_columns`` (:func:`load_run`: tables and clouds as arrays, what each column means), both by ``run_contents``.
+commands
+    ``cli`` and the ``cli_*`` beside it (arguments in), ``console`` and ``console_checkpoint`` (lines out), ``progress``
+    (a bar).
+a run
+    ``config`` with ``arms`` (the experiment file and every default), ``selection`` (scenes and views), ``experiment``
+    (the stages in order), ``declaration`` (what was declared before results), ``run_folder`` (paths and units),
+    ``artifacts`` (fingerprints, stamps, locks), ``engine`` (processes), ``summary`` (``summary.json``).
+clouds and grasps
+    ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` (a method in
+    another environment), ``truth`` (true surfaces), ``fidelity`` (completion metrics in two units), ``grasp_rows``
+    (columns of a scored grasp), ``scorers`` (which there are), ``physics_score`` and ``physics_utility`` (the second
+    opinion), ``physics_trial`` with ``physics_pictures`` (one trial as a picture strip), ``visibility`` and
+    ``explained_view`` (the work of ``explain``).
+what ``aggregate`` makes
+    ``run_rows`` (the rows that it rests on), ``estimates`` (means and differences by scene), ``attribution`` (where
+    differences arise), ``mediation`` (whether coverage goes with them), ``agreement`` and ``best_grasp`` (what physics
+    says of the protocol, and of the grasp tried first), ``statistics/`` (inference, which knows none of them);
+    ``table_files`` (how tables are read back) and ``table_columns`` (what each column means).
+several runs
+    ``compare`` (their arms as if of one run), ``comparable`` (what they must share for that).
+people at work on a run
+    ``view`` with ``viewer`` (layers of any view, in a browser), ``notebook`` (:func:`load_run`: tables and clouds as
+    arrays), both by ``run_contents``.
+without an experiment
+    ``score_dump`` with ``dump_scene`` (its workers), ``dump_result``, ``dump_text`` and ``true_grasps`` (AP of
+    anybody's grasps), ``frame`` with ``segment`` and ``frame_picture`` (one RGB-D image of the user's own), ``pairs``
+    (training pairs), ``datasets/`` (GraspNet-1Billion's layout, and samples made by code).
 
 ``pipeline`` is the only package that knows both ``completion`` and ``grasping``; those never import each
 other or ``pipeline``.

@@ -30,7 +30,6 @@ from pipeline.command_completer import FORMAT_VERSION as COMMAND_FORMAT
 from pipeline.command_completer import CommandCompleter, OutputError, PartialCloud, named_files
 from pipeline.config import Arm, Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
-from pipeline.fidelity import fidelity
 from pipeline.frames import network_frame
 from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
 from pipeline.selection import SceneUnit
@@ -302,6 +301,8 @@ def _completed_by_command(job: Job, command: CommandCompleter) -> Iterator[_View
 
 
 def _complete_views(job: Job, complete: _ViewCompletion) -> list[dict[str, Any]]:
+    from pipeline.fidelity import fidelity  # torch: what only asks this module for names must not wait for it
+
     problems: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for view in job.unit.views:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_grasping_never_imports_torch() -> None:
         assert not {name for name in imported(path) if name.split(".")[0] == "torch"}, path
 
 
+def test_the_map_of_the_house_names_every_module() -> None:
+    text = ast.get_docstring(ast.parse((ROOT / "pipeline" / "__init__.py").read_text())) or ""
+    modules = [path.stem for path in (ROOT / "pipeline").glob("*.py") if not path.stem.startswith(("__init__", "cli_"))]
+    assert not [name for name in modules if not re.search(rf"``{name}``|^{name} ", text, re.MULTILINE)]
+
+
 def test_scripts_are_imported_by_nobody() -> None:
     for package in PACKAGES:
         for path in files(package):
@@ -54,6 +61,9 @@ def test_scripts_are_imported_by_nobody() -> None:
     [
         ("pipeline.score, grasping.protocol", ("torch", "open3d", "matplotlib", "trimesh", "pandas")),
         ("pipeline.generate, grasping.generators.antipodal", ("torch", "open3d", "matplotlib", "pandas")),
+        ("pipeline.explain, pipeline.visibility", ("torch", "open3d", "matplotlib", "trimesh", "pandas")),
+        ("pipeline.run_folder, pipeline.engine", ("torch", "open3d", "numba", "pandas")),
+        ("pipeline.aggregate, pipeline.summary, pipeline.notebook", ("torch", "open3d", "matplotlib", "plotly")),
         ("pipeline.cli", ("torch", "open3d", "numpy", "pandas")),
     ],
 )
