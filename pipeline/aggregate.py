@@ -53,14 +53,11 @@ from pipeline.run_folder import RunFolder
 from pipeline.run_rows import Rows
 from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
+from pipeline.table_files import OF_PHYSICS, ROWS, SAID_OF_SCENES, table_file
 
-__all__ = ["TABLES", "VERSION", "WHOLE", "Tables", "make", "names", "run", "write"]
+__all__ = ["VERSION", "WHOLE", "Tables", "make", "names", "run", "write"]
 
 VERSION = 6
-_CSV = ("utility", "completion", "comparisons", "recovered", "attribution", "crossed", "mediation", "mediation_points")
-_PARQUET = ("grasps", "views", "completion_views", "crossed_views")
-TABLES = (*(f"{name}.csv" for name in _CSV), *(f"{name}.parquet" for name in _PARQUET))
-PHYSICS_TABLES = ("agreement.csv", "roc.csv", "physics_outcomes.csv", "best_grasp.csv")
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class Tables:
 
 def names(experiment: Experiment) -> tuple[str, ...]:
     """List the tables of an experiment's run."""
-    return (*TABLES, *PHYSICS_TABLES) if PHYSICS in experiment.scorers else TABLES
+    return (*ROWS, *SAID_OF_SCENES, *(OF_PHYSICS if PHYSICS in experiment.scorers else ()))
 
 
 def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Tables:
@@ -147,16 +144,16 @@ def _by_opinion(per_view: pd.DataFrame) -> list[tuple[pd.DataFrame, list[str]]]:
 
 def write(tables: Tables, run: RunFolder) -> None:
     """Write every table into the run's folder, each at once."""
-    content = {name: getattr(tables, name) for name in (*_CSV, *_PARQUET)}
+    content = {name: getattr(tables, name) for name in (*SAID_OF_SCENES, *ROWS)}
     if tables.agreement is not None and tables.best_grasp is not None:
         content |= vars(tables.agreement) | {"best_grasp": tables.best_grasp}
     else:
-        for name in PHYSICS_TABLES:  # of an experiment that asked physics, in the same folder
-            (run.tables / name).unlink(missing_ok=True)
+        for name in OF_PHYSICS:  # of an experiment that asked physics, in the same folder
+            table_file(run.tables, name).unlink(missing_ok=True)
     for name, table in content.items():
-        if name in _PARQUET:
-            with atomic_write(run.tables / f"{name}.parquet") as stream:
+        if name in ROWS:
+            with atomic_write(table_file(run.tables, name)) as stream:
                 table.to_parquet(stream, index=False)
         else:
-            with atomic_write(run.tables / f"{name}.csv", "w") as stream:
+            with atomic_write(table_file(run.tables, name), "w") as stream:
                 table.to_csv(stream, index=False, float_format="%.6g")

@@ -61,6 +61,20 @@ def write_json(path: Path, value: Any) -> None:
         stream.write("\n")
 
 
+def check_version(path: Path, content: Any, known: int) -> None:
+    """Refuse what another format wrote.
+
+    Raises:
+        ArtifactError: naming file, version and remedy.
+    """
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version == known:
+        return
+    newer = isinstance(version, int) and version > known
+    remedy = "update grasp-utility" if newer else "run the experiment again with this version"
+    raise ArtifactError(f"{path}: format version {version}, this program reads {known}; {remedy}")
+
+
 def fingerprint(payload: Any) -> str:
     """Return a short hash of anything JSON can say, independent of key order."""
     canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)

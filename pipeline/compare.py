@@ -25,13 +25,17 @@ import pandas as pd
 
 from pipeline import aggregate, comparable, declaration, report, run_rows, summary
 from pipeline.arms import Arm
-from pipeline.artifacts import ArtifactError, run_lock, write_json
-from pipeline.config import Experiment, load_experiment
-from pipeline.run_folder import RunFolder
+from pipeline.artifacts import run_lock, write_json
+from pipeline.config import Experiment
+from pipeline.run_contents import open_run
+from pipeline.run_folder import RunFolder, record_sources
 from pipeline.run_rows import Rows
 from pipeline.selection import SceneUnit
 
 MOST_LINES = 12
+
+Names = dict[tuple[str, str], str]
+"""What an arm is called here, by the label of its run and its name there."""
 
 
 class CompareError(ValueError):
@@ -94,16 +98,13 @@ def run(
             f"these runs cannot be compared, they differ in: {'; '.join(lines[:MOST_LINES])}{more}. "
             "--force compares them and stamps the report"
         )
-    taken = _taken(sources)
-    experiment = _experiment(sources, taken, pairs)
+    taken, names = _taken(sources)
+    experiment = _experiment(sources, taken, names, pairs)
     units = _units(sources)
     folder = RunFolder(out)
     with run_lock(out):
-        write_json(folder.root / "experiment.json", experiment.model_dump(mode="json"))
-        write_json(
-            folder.sources_file,
-            {entry.name: {"run": str(entry.source.folder.root), "arm": entry.arm.members()[0].name} for entry in taken},
-        )
+        write_json(folder.experiment_file, experiment.model_dump(mode="json"))
+        record_sources(folder, {entry.name: (entry.source.folder.root, entry.arm.members()[0].name) for entry in taken})
         declaration.record(experiment, folder)
         for entry in taken:
             say(f"arm        {entry.name}: {entry.arm.name} of {entry.source.folder.root}")
@@ -132,16 +133,8 @@ def _sources(runs: Sequence[Path]) -> list[Source]:
         raise CompareError("a run is named twice; each counts once")
     result = []
     for path, label in zip(runs, _labels(runs), strict=True):
-        folder = RunFolder(path.resolve())
-        written = folder.root / "experiment.json"
-        if not written.is_file():
-            raise ArtifactError(f"{path}: no run folder, for it has no experiment.json; give what `--out` named")
-        content = summary.read(folder)
-        if content is None:
-            raise ArtifactError(f"{folder.summary}: missing or broken; finish that run first")
-        if content.get("format_version") != summary.FORMAT_VERSION or "comparable" not in content:
-            raise ArtifactError(f"{folder.summary}: made by another version; run its experiment again with this one")
-        result.append(Source(label, folder, load_experiment(written), content))
+        opened = open_run(path.resolve())
+        result.append(Source(label, opened.folder, opened.experiment, summary.read_finished(opened.folder)))
     return result
 
 
@@ -164,16 +157,19 @@ def _differing(sources: list[Source]) -> list[str]:
     return lines
 
 
-def _taken(sources: list[Source]) -> list[Taken]:
+def _taken(sources: list[Source]) -> tuple[list[Taken], Names]:
     """Choose the arms: once those that runs share, and under names of their own those that are only called alike."""
     chosen: list[Taken] = []
+    names: Names = {}
     for source in sources:
         for arm in source.experiment.arms:
             alike = [entry for entry in chosen if entry.arm.name == arm.name]
-            if any(_same(entry, source, arm) for entry in alike):
-                continue
-            chosen.append(Taken(source, arm, f"{arm.name}.{source.label}" if alike else arm.name))
-    return chosen
+            same = next((entry for entry in alike if _same(entry, source, arm)), None)
+            if same is None:
+                same = Taken(source, arm, f"{arm.name}.{source.label}" if alike else arm.name)
+                chosen.append(same)
+            names[source.label, arm.name] = same.name
+    return chosen, names
 
 
 def _same(entry: Taken, source: Source, arm: Arm) -> bool:
@@ -182,7 +178,9 @@ def _same(entry: Taken, source: Source, arm: Arm) -> bool:
     return one is not None and one == other and entries[0] == entries[1]
 
 
-def _experiment(sources: list[Source], taken: list[Taken], pairs: Sequence[tuple[str, str]]) -> Experiment:
+def _experiment(
+    sources: list[Source], taken: list[Taken], called: Names, pairs: Sequence[tuple[str, str]]
+) -> Experiment:
     first = sources[0].experiment
     arms = tuple(
         entry.arm.model_copy(update={"name": entry.name, "entry": entry.source.experiment.entry_of(entry.arm)})
@@ -197,7 +195,7 @@ def _experiment(sources: list[Source], taken: list[Taken], pairs: Sequence[tuple
         update={
             "name": " and ".join(dict.fromkeys(source.label for source in sources)),
             "arms": arms,
-            "comparisons": tuple(pairs) or _comparisons(sources, taken),
+            "comparisons": tuple(pairs) or _comparisons(sources, taken, called),
             "statistics": first.statistics.model_copy(
                 update={"family": first.statistics.family.model_copy(update={"comparisons": None})}
             ),
@@ -205,16 +203,12 @@ def _experiment(sources: list[Source], taken: list[Taken], pairs: Sequence[tuple
     )
 
 
-def _comparisons(sources: list[Source], taken: list[Taken]) -> tuple[tuple[str, str], ...]:
+def _comparisons(sources: list[Source], taken: list[Taken], called: Names) -> tuple[tuple[str, str], ...]:
     learned = [entry for entry in taken if entry.arm.is_learned]
     own = [entry.name for entry in learned if entry.source is sources[0]]
     pairs = [(entry.name, name) for entry in learned if entry.source is not sources[0] for name in own]
-    names = {(entry.source.label, entry.arm.name): entry.name for entry in taken}
     for source in sources:
-        for a, b in source.experiment.compared():
-            here = [names.get((source.label, arm)) or names.get((sources[0].label, arm)) for arm in (a, b)]
-            if here[0] is not None and here[1] is not None:
-                pairs.append((here[0], here[1]))
+        pairs += [(called[source.label, a], called[source.label, b]) for a, b in source.experiment.compared()]
     return tuple(dict.fromkeys(pairs))
 
 

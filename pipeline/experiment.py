@@ -134,7 +134,7 @@ def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], t
 def _record(experiment: Experiment, folder: RunFolder) -> None:
     from pipeline import declaration
 
-    write_json(folder.root / "experiment.json", experiment.model_dump(mode="json"))
+    write_json(folder.experiment_file, experiment.model_dump(mode="json"))
     declaration.record(experiment, folder)
 
 

@@ -18,18 +18,11 @@ import pandas as pd
 from pipeline import summary as summaries
 from pipeline.artifacts import ArtifactError
 from pipeline.cloud_files import ObjectClouds, Observation
-from pipeline.run_contents import RunContents, ScoredGrasps, check_version, open_run
+from pipeline.run_contents import RunContents, ScoredGrasps, open_run
 from pipeline.table_columns import COLUMNS
+from pipeline.table_files import read_table
 
 __all__ = ["COLUMNS", "Run", "load_run"]
-
-# Where a number may stand for a name: an arm may be called `1`, and objects are `all` or a number.
-_TEXT = (
-    *("arm", "arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric", "reason", "outcome"),
-    *("factor", "level", "combination", "model", "term", "interval", "p_method"),
-)
-_PARQUET = ("grasps", "views", "completion_views", "crossed_views")
-_OF_PHYSICS = ("agreement", "roc", "physics_outcomes", "best_grasp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,24 +193,7 @@ class Run:
         return self.contents.grasps(self.contents.arm(arm), place, *names)
 
     def _table(self, name: str) -> pd.DataFrame:
-        path = self.contents.folder.tables / f"{name}.{'parquet' if name in _PARQUET else 'csv'}"
-        try:
-            return pd.read_parquet(path) if name in _PARQUET else _csv(path)
-        except FileNotFoundError:
-            remedy = "run `aggregate` again with this version"
-            if name in _OF_PHYSICS:
-                remedy = "`aggregate` makes it where the experiment's scorers name physics"
-            raise ArtifactError(f"{path}: no such table; {remedy}") from None
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    # Only an empty field is a missing one: an arm may be called `NA`.
-    table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
-    text = [name for name in _TEXT if name in table.columns]
-    table[text] = table[text].fillna("")
-    return table
+        return read_table(self.contents.folder.tables, name)
 
 
 def load_run(path: str | PathLike[str]) -> Run:
@@ -245,9 +221,4 @@ def load_run(path: str | PathLike[str]) -> Run:
     True
     """
     contents = open_run(Path(path))
-    written = contents.folder.summary
-    found = summaries.read(contents.folder)
-    if found is None:
-        raise ArtifactError(f"{written}: missing or broken; run `aggregate`, or the whole experiment, first")
-    check_version(written, found, summaries.FORMAT_VERSION)
-    return Run(Path(path), contents, found)
+    return Run(Path(path), contents, summaries.read_finished(contents.folder))

@@ -17,15 +17,13 @@ import numpy as np
 import pandas as pd
 
 from grasping.grasps import Grasps
-from pipeline.artifacts import ArtifactError, read_stamp
+from pipeline.artifacts import ArtifactError, check_version, read_stamp
 from pipeline.cloud_files import ObjectClouds, Observation, load_clouds, load_observation
 from pipeline.config import FORMAT_VERSION, ConfigError, Experiment, load_experiment
 from pipeline.dump_result import ranges
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
 from pipeline.score import GRASPS_FILE
 from pipeline.scorers import PHYSICS
-
-EXPERIMENT_FILE = "experiment.json"
 
 
 @dataclass(frozen=True)
@@ -169,13 +167,12 @@ def open_run(path: Path) -> RunContents:
     Raises:
         ArtifactError: if it is none, or was made by a version whose experiment file this one does not read.
     """
-    written = path / EXPERIMENT_FILE
+    folder = RunFolder(path)
+    written = folder.experiment_file
     try:
         content = json.loads(written.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise ArtifactError(
-            f"{path}: no run folder, for it has no {EXPERIMENT_FILE}; give what `--out` named"
-        ) from None
+        raise ArtifactError(f"{path}: no run folder, for it has no {written.name}; give what `--out` named") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{written}: not readable as JSON ({error}); run the experiment again") from None
     check_version(written, content, FORMAT_VERSION)
@@ -183,21 +180,7 @@ def open_run(path: Path) -> RunContents:
         experiment = load_experiment(written)
     except ConfigError as error:
         raise ArtifactError(f"{error}; run the experiment again with this version") from None
-    return RunContents(RunFolder(path), experiment, content)
-
-
-def check_version(path: Path, content: Any, known: int) -> None:
-    """Refuse what another format wrote.
-
-    Raises:
-        ArtifactError: naming file, version and remedy.
-    """
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version == known:
-        return
-    newer = isinstance(version, int) and version > known
-    remedy = "update grasp-utility" if newer else "run the experiment again with this version"
-    raise ArtifactError(f"{path}: format version {version}, this program reads {known}; {remedy}")
+    return RunContents(folder, experiment, content)
 
 
 def _numbers(texts: Iterable[str]) -> list[int]:

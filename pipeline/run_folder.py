@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import Stamp, file_sizes, why_stale, write_json, write_stamp
-from pipeline.config import Experiment
 from pipeline.engine import Outcome, run_units
+
+if TYPE_CHECKING:  # it brings numba, which a worker of another stage does not need
+    from pipeline.config import Experiment
 
 STAMP = "stamp.json"
 FAILURE = "failure.json"  # instead of a stamp, where a unit failed as a whole
+SOURCES_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class RunFolder:
 
     root: Path
     sources: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+
+    @property
+    def experiment_file(self) -> Path:
+        """Every setting of the run, defaults included."""
+        return self.root / "experiment.json"
 
     @property
     def observations(self) -> Path:
@@ -90,6 +98,12 @@ class RunFolder:
         return self.root / ".hashes.json"
 
 
+def record_sources(folder: RunFolder, sources: Mapping[str, tuple[Path, str]]) -> None:
+    """Write down where the units of each arm of a comparison lie: the run's root, and the folder's name there."""
+    arms = {arm: {"run": str(root), "arm": name} for arm, (root, name) in sources.items()}
+    write_json(folder.sources_file, {"format_version": SOURCES_VERSION, "arms": arms})
+
+
 def located(folder: RunFolder, experiment: Experiment) -> RunFolder:
     """Return the folder as one looks into it for pictures: every arm of the experiment where its units lie.
 
@@ -99,7 +113,7 @@ def located(folder: RunFolder, experiment: Experiment) -> RunFolder:
     sources = {arm: (folder.root, member) for arm, member in members.items()}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(folder.sources_file.read_text(encoding="utf-8"))
-        sources |= {str(arm): (Path(entry["run"]), str(entry["arm"])) for arm, entry in known.items()}
+        sources |= {str(arm): (Path(entry["run"]), str(entry["arm"])) for arm, entry in known["arms"].items()}
     return RunFolder(folder.root, sources)
 
 

@@ -28,6 +28,7 @@ from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_fil
 from pipeline.score import GRASPS_FILE, VIEWS_FILE
 from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
+from pipeline.table_files import ROWS, read_table
 
 UNIT_FAILED = "unit failed"
 KEYS = ["arm", "replicate", "generator", "scorer", "camera", "split", "scene"]
@@ -85,16 +86,7 @@ def read_tables(folder: Path) -> Rows:
     Raises:
         ArtifactError: if one of them is missing or broken.
     """
-    tables = []
-    for name in ("grasps", "views", "completion_views", "crossed_views"):
-        path = folder / f"{name}.parquet"
-        try:
-            tables.append(pd.read_parquet(path))
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: no such table; run the experiment again with this version first") from None
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path}: broken ({error}); run `aggregate` of that run again") from None
-    return Rows(*tables)
+    return Rows(*(read_table(folder, name) for name in ROWS))
 
 
 def _members(experiment: Experiment) -> Iterator[tuple[str, int, str]]:
@@ -214,6 +206,7 @@ def _read_visibility(run: RunFolder, units: list[SceneUnit]) -> pd.DataFrame:
     for unit in units:
         folder = unit_folder(run.visibility, unit.scene, unit.camera)
         if read_stamp(folder / STAMP) is not None:
+            _check_made_from(unit_folder(run.observations, unit.scene, unit.camera), folder, "observations")
             parts.append(pd.read_parquet(folder / VISIBILITY_FILE).assign(camera=unit.camera, scene=unit.scene))
     columns = ["camera", "scene", "view", "object", "visible_fraction"]
     if not parts:

@@ -62,12 +62,13 @@ import pandas as pd
 from grasping import protocol
 from pipeline import aggregate, comparable, declaration
 from pipeline.aggregate import WHOLE, Tables
-from pipeline.artifacts import fingerprint, read_stamp, write_json
+from pipeline.artifacts import ArtifactError, check_version, fingerprint, read_stamp, write_json
 from pipeline.complete import caveats
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
 from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
+from pipeline.table_files import table_file
 
 FORMAT_VERSION = 2
 _PACKAGES = ("grasp-utility", "numpy", "scipy", "torch", "open3d", "numba", "pandas")
@@ -170,31 +171,35 @@ def read(folder: RunFolder) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) else None
 
 
+def read_finished(folder: RunFolder) -> dict[str, Any]:
+    """Return the summary of a run that is aggregated by this version.
+
+    Raises:
+        ArtifactError: if there is none, or another version wrote it.
+    """
+    summary = read(folder)
+    if summary is None:
+        raise ArtifactError(f"{folder.summary}: missing or broken; run `aggregate`, or the whole experiment, first")
+    check_version(folder.summary, summary, FORMAT_VERSION)
+    return summary
+
+
 def is_current(experiment: Experiment, folder: RunFolder) -> bool:
     """Say whether the summary was made from exactly what now lies in the run folder."""
     summary = read(folder)
     known = (summary or {}).get("provenance")
-    if not all((folder.tables / name).exists() for name in aggregate.names(experiment)):
+    if not all(table_file(folder.tables, name).exists() for name in aggregate.names(experiment)):
         return False
     return isinstance(known, dict) and known.get("fingerprint") == _state(experiment, folder)
 
 
 def _state(experiment: Experiment, folder: RunFolder) -> str:
-    scores = {
+    stamps = {
         path.parent.relative_to(folder.root).as_posix(): _stamped(path)
-        for path in sorted(folder.root.glob(f"arms/*/scores/**/{STAMP}"))
+        for below in ("arms/*/scores", "arms/*/clouds", "arms/*/explained", "visibility")
+        for path in sorted(folder.root.glob(f"{below}/**/{STAMP}"))
     }
-    clouds = {
-        path.parent.relative_to(folder.root).as_posix(): _stamped(path)
-        for path in sorted(folder.root.glob(f"arms/*/clouds/**/{STAMP}"))
-    }
-    explained = {
-        path.parent.relative_to(folder.root).as_posix(): _stamped(path)
-        for path in sorted(folder.root.glob(f"arms/*/explained/**/{STAMP}"))
-    }
-    return fingerprint(
-        [FORMAT_VERSION, aggregate.VERSION, experiment.model_dump(mode="json"), scores, clouds, explained]
-    )
+    return fingerprint([FORMAT_VERSION, aggregate.VERSION, experiment.model_dump(mode="json"), stamps])
 
 
 def _stamped(path: Path) -> str | None:

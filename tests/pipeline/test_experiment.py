@@ -12,10 +12,12 @@ import pytest
 
 from grasping.grasps import Grasps
 from grasping.utility import METRICS
+from pipeline import summary
 from pipeline.artifacts import ArtifactError
 from pipeline.config import load_experiment
 from pipeline.estimates import TABLE_KEYS
 from pipeline.experiment import STAGES, RunResult, run_experiment
+from pipeline.run_folder import STAMP, RunFolder, unit_folder
 
 
 def carry_out(path: Path, out: Path, *, workers: int = 1, report: bool = False, **overrides: object) -> RunResult:
@@ -265,6 +267,25 @@ def test_tables_refuse_what_was_made_from_other_clouds(copied) -> None:
     experiment = load_experiment(path, {"density": 0.004})
     with pytest.raises(ArtifactError, match="made from other clouds"):
         run_experiment(experiment, out, device="cpu", workers=1, stages=("complete", "aggregate"), say=print)
+
+
+def test_tables_are_made_anew_where_another_visibility_lies(copied) -> None:
+    path, out = copied
+    experiment, folder = load_experiment(path), RunFolder(out)
+    assert summary.is_current(experiment, folder)
+    stamp = unit_folder(folder.visibility, 100, "realsense") / STAMP
+    content = json.loads(stamp.read_text())
+    stamp.write_text(json.dumps(content | {"made_from": content["made_from"] | {"version": 0}}))
+    assert not summary.is_current(experiment, folder)
+
+
+def test_tables_refuse_another_observation_s_visibility(copied) -> None:
+    path, out = copied
+    stamp = unit_folder(RunFolder(out).visibility, 100, "realsense") / STAMP
+    content = json.loads(stamp.read_text())
+    stamp.write_text(json.dumps(content | {"made_from": content["made_from"] | {"observations": "others"}}))
+    with pytest.raises(ArtifactError, match=r"visibility.*made from other observations"):
+        run_experiment(load_experiment(path), out, device="cpu", workers=1, stages=("aggregate",), say=print)
 
 
 def test_broken_weights_stop_the_run_before_it_begins(finished, tmp_path: Path) -> None:

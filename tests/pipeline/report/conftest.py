@@ -128,13 +128,14 @@ def write_run(home: Path, recipe: Recipe) -> Made:
         base = unit_folder(folder.observations, unit.scene, unit.camera)
         for view, (observation, _) in zip(unit.views, scenes_of_views, strict=True):
             save_observation(view_file(base, view, ".npz"), observation)
-        write_stamp(base / STAMP, Stamp({"stage": "observe"}, [], 0.5))
+        observed = Stamp({"stage": "observe"}, [], 0.5)
+        write_stamp(base / STAMP, observed)
         seen = unit_folder(folder.visibility, unit.scene, unit.camera)
         seen.mkdir(parents=True, exist_ok=True)
         shown = pd.DataFrame([{"view": view, "object": item} for view in unit.views for item in OBJECTS])
         fractions = _rng(unit.scene, 9).uniform(0.1, 1.0, len(shown))
         shown.assign(visible_fraction=fractions).to_parquet(seen / VISIBILITY_FILE)
-        write_stamp(seen / STAMP, Stamp({"stage": "explain"}, [], 0.125))
+        write_stamp(seen / STAMP, Stamp({"stage": "explain", "observations": observed.fingerprint}, [], 0.125))
         for index, arm in enumerate(experiment.arms):
             _write_arm(recipe, folder, unit, arm.name, arm.completion, index, scenes_of_views)
     tables = aggregate.run(experiment, folder, units)

@@ -92,6 +92,21 @@ def test_arms_only_called_alike_get_the_names_of_their_runs(
     assert names.count("pcn-cd") == 1
 
 
+def test_a_run_keeps_its_own_baseline_where_it_shares_it_with_a_later_one_only(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    def otherwise(summary: dict[str, Any]) -> None:
+        summary["comparable"]["arms"]["partial"] = ["of other observations"]
+        if "pcn-cd" in summary["comparable"]["arms"]:
+            summary["comparable"]["arms"]["pcn-qal"] = ["of other weights"]
+
+    second, third = (_with(runs[name], tmp_path / to, otherwise) for name, to in (("tuesday", "2nd"), ("all", "3rd")))
+    summary = _compare([runs["monday"], second, third], tmp_path / "three")
+    pairs = {(row["arm_a"], row["arm_b"]) for row in summary["comparisons"]}
+    baselines = {b for a, b in pairs if a.endswith(".3rd") and b.startswith("partial")}
+    assert baselines == {"partial.2nd"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -137,8 +152,8 @@ def test_wrong_input_is_one_line_and_status_two(runs: dict[str, Path], tmp_path:
         _compare([runs["monday"], runs["tuesday"]], runs["monday"])
     with pytest.raises(CompareError, match="unknown arm 'pcn'"):
         _compare([runs["monday"], runs["tuesday"]], tmp_path / "out", pairs=[("pcn", "partial")])
-    old = _with(runs["tuesday"], tmp_path / "old", lambda summary: summary.pop("comparable"))
-    with pytest.raises(ArtifactError, match="another version"):
+    old = _with(runs["tuesday"], tmp_path / "old", lambda summary: summary.update(format_version=1))
+    with pytest.raises(ArtifactError, match="format version 1, this program reads 2; run the experiment again"):
         _compare([runs["monday"], old], tmp_path / "out")
     lost = _with(runs["tuesday"], tmp_path / "lost", lambda summary: None)
     (lost / "tables" / "grasps.parquet").unlink()

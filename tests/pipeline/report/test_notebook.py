@@ -161,7 +161,7 @@ def test_a_missing_or_broken_table_is_named_with_who_makes_it(copy: Path) -> Non
     ):
         _ = run.agreement
     (copy / "tables" / "utility.csv").unlink()
-    with pytest.raises(ArtifactError, match=r"utility\.csv: no such table; run `aggregate` again"):
+    with pytest.raises(ArtifactError, match=r"utility\.csv: no such table; run `aggregate` first"):
         _ = run.utility
     (copy / "tables" / "views.parquet").write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match=r"views\.parquet: broken \(.*\); run `aggregate` again"):
