@@ -1,7 +1,8 @@
 """What was declared before results were seen: primary metric, comparisons, family of tests.
 
-``declared.json`` in the run folder holds the declarations in the order in which they were made. One that is made before
-there are results replaces the last; one that is made after them is kept beside it, and the report says so.
+``declared.json`` in the run folder is a list of the declarations in the order in which they were made, each with its
+own ``format_version``, for a later version may add to what an earlier one wrote. One that is made before there are
+results replaces the last; one that is made after them is kept beside it, and the report says so.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pipeline.artifacts import write_json
 from pipeline.config import Experiment
 from pipeline.run_folder import RunFolder
 
+FORMAT_VERSION = 1
 _TITLES = {
     "primary_metric": "the primary metric",
     "comparisons": "the comparisons",
@@ -46,6 +48,7 @@ def record(experiment: Experiment, folder: RunFolder) -> None:
         return
     seen = folder.summary.exists()
     entry = {
+        "format_version": FORMAT_VERSION,
         "declared": now,
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "after_results": seen,
