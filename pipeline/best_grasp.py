@@ -1,16 +1,20 @@
 """The grasp a robot would try: is the most confident one of a view held, and does an arm hold it more often?
 
 Table ``best_grasp.csv``, only where physics was asked; a row a comparison, generator and camera: of the views that both
-arms have (a row each pair of checkpoints), in how many is the most confident kept grasp held by both, by arm a alone,
-by arm b alone, by neither; share_a and share_b with Wilson's intervals; p_mcnemar, McNemar's exact test of the two that
-differ. Both treat views as independent, and views of one scene are not: the difference clustered by scene, which stands
-beside as ``held@1`` of ``comparisons.csv``, decides; these are what other papers print.
+arms have, in how many is the most confident kept grasp held by both, by arm a alone, by arm b alone, by neither;
+share_a and share_b with Wilson's intervals; p_mcnemar, McNemar's exact test of the two that differ. Both treat views as
+independent, and views of one scene are not: the difference clustered by scene, which stands beside as ``held@1`` of
+``comparisons.csv``, decides; these are what other papers print.
+
+Of several checkpoints the counts are means over their pairs, so that a view counts once however many there are; such
+counts are no whole numbers, and McNemar's test has nothing to say of them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.config import Experiment
@@ -51,14 +55,17 @@ def _row(part: pd.DataFrame, a: str, b: str, level: float) -> dict[str, Any] | N
     if both.empty:
         return None
     held_a, held_b = both["held_a"].to_numpy(), both["held_b"].to_numpy()
+    views = len(both[["scene", "view"]].drop_duplicates())
+    pairs = len(both) / views
     counts = {
-        "both": int((held_a & held_b).sum()),
-        "only_a": int((held_a & ~held_b).sum()),
-        "only_b": int((~held_a & held_b).sum()),
-        "neither": int((~held_a & ~held_b).sum()),
+        "both": (held_a & held_b).sum() / pairs,
+        "only_a": (held_a & ~held_b).sum() / pairs,
+        "only_b": (~held_a & held_b).sum() / pairs,
+        "neither": (~held_a & ~held_b).sum() / pairs,
     }
-    row: dict[str, Any] = {"views": len(both), "scenes": both["scene"].nunique(), **counts}
+    row: dict[str, Any] = {"views": views, "scenes": both["scene"].nunique(), **counts}
     for side, held in (("a", held_a), ("b", held_b)):
-        low, high = wilson(int(held.sum()), len(held), level)
-        row |= {f"share_{side}": float(held.mean()), f"share_{side}_low": low, f"share_{side}_high": high}
-    return row | {"p_mcnemar": mcnemar(counts["only_a"], counts["only_b"])}
+        share = float(held.mean())
+        low, high = wilson(share * views, views, level)
+        row |= {f"share_{side}": share, f"share_{side}_low": low, f"share_{side}_high": high}
+    return row | {"p_mcnemar": mcnemar(int(counts["only_a"]), int(counts["only_b"])) if pairs == 1 else np.nan}

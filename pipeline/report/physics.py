@@ -167,16 +167,20 @@ def best_table(data: RunData, setting: Setting, pairs: list[tuple[str, str]]) ->
         for side in ("a", "b"):
             value, low, high = (100 * row[f"share_{side}{end}"] for end in ("", "_low", "_high"))
             shares.append(Cell(f"{value:.0f} %", f"[{low:.0f}, {high:.0f}]", "", value, low, high))
-        counts = [tables.count(row[name]) for name in ("both", "only_a", "only_b", "neither")]
-        p = Cell(p_text(row["p_mcnemar"]), value=row["p_mcnemar"])
+        sides = [row[name] for name in ("both", "only_a", "only_b", "neither")]
+        digits = 0 if all(float(value).is_integer() for value in sides) else 1  # of several checkpoints, means
+        counts = [tables.plain(value, digits) for value in sides]
+        known_p = is_known(row["p_mcnemar"])
+        p = Cell(p_text(row["p_mcnemar"]), value=row["p_mcnemar"]) if known_p else Cell(NOT_AVAILABLE, "", "none")
         size = f"{int(row['views']):,} views, {int(row['scenes'])} scenes"
         lines.append((Cell(f"{a} − {b}", size), *shares, *counts, p))
     if not lines:
         return None
     heads = ("difference", "first holds", "second holds", "both", "first only", "second only", "neither", "p, McNemar")
     note = (
-        "Brackets: Wilson's interval; p: McNemar's exact test. Both take views for independent, which those of one "
-        "scene are not: the difference in held, best grasp, above counts scenes, and decides."
+        "Brackets: Wilson's interval; p: McNemar's exact test, where each arm has one checkpoint; of several, counts "
+        "are means over their pairs. Both take views for independent, which those of one scene are not: the difference "
+        "in held, best grasp, above counts scenes, and decides."
     )
     return Table("Is the most confident grasp held?", heads, tuple(lines), note)
 
