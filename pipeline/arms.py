@@ -37,7 +37,8 @@ class Arm(FrozenModel):
             left out: ``command`` where there is a command, else ``checkpoint``.
         checkpoint: a checkpoint folder, or the name of one that ships with us.
         checkpoints: several of them instead, alike in everything but the training seed: the arm is then their mean, and
-            its intervals count seeds as well as scenes. Arms with equally many are paired by place in the list.
+            its intervals count seeds as well as scenes. Arms with equally many are paired by place in the list: give
+            the same seeds in the same order.
         merge: ``replace`` (the completion's points only) or ``append`` (the observation kept beside them); left out:
             what the checkpoint declares, and ``replace`` of a command.
         entry: where completion enters, overriding the experiment's ``entry`` for this arm.

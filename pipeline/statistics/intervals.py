@@ -148,7 +148,9 @@ def difference(
 
     Args:
         a, b: ``(S,)`` or ``(R, S)`` values, one row a training seed. As many rows in both, more than one, are paired
-            by place (one seed, one order of the data); other numbers of rows are independent of each other.
+            by place: a seed gives both sides the same first weights and the same order of the data, and what it moves
+            in both cancels. Seeds that share nothing pair as fairly, at the cost of half the degrees of freedom, so
+            long as nobody chose the places by the results. Other numbers of rows are independent of each other.
         strata, level, method, draws, seed: as in :func:`scene_mean`.
     """
     left, right = replicates(a, len(strata)), replicates(b, len(strata))
