@@ -82,7 +82,7 @@ def test_every_figure_and_table_of_the_page_has_its_files(plain_page: Path) -> N
     links = re.findall(r'href="(report/[^"]+)"', text)
     assert len(links) == len(set(links)) > 80
     lying = {str(path.relative_to(plain_page.parent)) for path in (plain_page.parent / "report").rglob("*.*")}
-    assert lying == {*links, "report/contents.json"}
+    assert lying == {*links, "report/contents.json", "report/answer.json"}
     assert text.count('<figure class="table">') == sum(link.endswith(".csv") for link in links)
     assert text.count("<svg ") == sum(link.endswith(".svg") for link in links)
     for name in ("figures/ap-by-arm.png", "figures/success-over-k-mu-0.8.svg", "tables/differences-in-utility.tex"):
