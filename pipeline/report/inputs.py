@@ -17,11 +17,8 @@ from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder, located
 from pipeline.scorers import PHYSICS
+from pipeline.table_files import TEXT_COLUMNS, read_table
 
-_TEXT = (
-    *("arm", "arm_a", "arm_b", "generator", "scorer", "camera", "split", "object", "metric", "reason", "outcome"),
-    *("factor", "level", "combination", "model", "term", "interval", "p_method"),
-)
 _GRASP_COLUMNS = [
     *("arm", "replicate", "generator", "scorer", "camera", "split", "scene", "view"),
     *("row", "rank", "width", "kept", "min_friction", "reason"),
@@ -145,22 +142,14 @@ def _physics(folder: RunFolder) -> Agreement:
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    _require(path)
-    # Only an empty field is a missing one: an arm may be called `NA`.
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame(columns=[*_TEXT, "value", "difference", "ci_low", "ci_high", "n_scenes", "n_views"])
-    text = [name for name in _TEXT if name in table.columns]
-    table[text] = table[text].fillna("")
-    return table
+    return read_table(path.parent, path.stem)
 
 
 def _parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a table with its texts as categories: a large run has tens of millions of grasps."""
     _require(path)
     try:
-        return pq.read_table(path, columns=columns, read_dictionary=list(_TEXT)).to_pandas()
+        return pq.read_table(path, columns=columns, read_dictionary=list(TEXT_COLUMNS)).to_pandas()
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
 
