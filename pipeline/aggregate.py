@@ -102,7 +102,7 @@ def make(experiment: Experiment, rows: Rows) -> Tables:
     by_opinion = _by_opinion(rows.views)
     compared = [
         *(of_scenes.comparisons(experiment, part, measured) for part, measured in by_opinion),
-        of_scenes.comparisons(experiment, fidelity, rows.completion_metrics),
+        of_scenes.comparisons(experiment, rows.completion_views, rows.completion_metrics),
     ]
     parted = why.attribution(experiment, rows)
     fitted = mediators.mediation(experiment, rows)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.agreement import WHOLE
 from pipeline.config import Experiment
@@ -85,11 +85,17 @@ def with_means(completion: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     return pd.concat([completion, whole], ignore_index=True)
 
 
-def view_values(table: pd.DataFrame, metrics: Sequence[str]) -> ViewValues:
-    """Arrange rows of one arm, setting and object (with replicate, split, scene and view) by view."""
+def view_values(table: pd.DataFrame, metrics: Sequence[str], checkpoints: ArrayLike | None = None) -> ViewValues:
+    """Arrange rows of one arm, setting and object (with replicate, split, scene and view) by view.
+
+    Args:
+        checkpoints: the arm's places of them, ascending; left out: those of the rows.
+    """
     keys = table[["split", "scene", "view"]].astype({"split": str})
     groups = keys.groupby(["split", "scene", "view"], sort=True)
-    replicates, replicate = np.unique(table["replicate"].to_numpy(), return_inverse=True)
+    of_rows = table["replicate"].to_numpy()
+    replicates = np.unique(of_rows if checkpoints is None else np.asarray(checkpoints))
+    replicate = np.searchsorted(replicates, of_rows)
     values = np.full((groups.ngroups, len(replicates), len(metrics)), np.nan)
     values[groups.ngroup().to_numpy(), replicate] = table[list(metrics)].to_numpy(dtype=np.float64)
     views = [(str(split), int(scene), int(view)) for split, scene, view in groups.size().index]
@@ -119,6 +125,32 @@ def scene_values(arms: Sequence[ViewValues], place: int) -> SceneValues:
         np.add.at(sums, at, by_view)
         values.append((sums / np.maximum(counts, 1)[:, None]).T)
     return SceneValues(values, [split for split, _ in scenes], [scene for _, scene in scenes], counts)
+
+
+def mean_of_objects(pairs: Sequence[tuple[ViewValues, ViewValues]]) -> tuple[ViewValues, ViewValues]:
+    """Average two arms over the objects of each view that both know, metric by metric, in every checkpoint.
+
+    An empty cloud has no distance: were its object left out of the one arm alone, that arm would look better for it.
+
+    Args:
+        pairs: both arms' values of each object.
+    """
+    views = sorted({view for one, _ in pairs for view in one.views})
+    number = {view: place for place, view in enumerate(views)}
+    sums = [np.zeros((len(views), *side.values.shape[1:])) for side in pairs[0]]
+    counts = np.zeros((len(views), 1, sums[0].shape[2]))
+    for pair in pairs:
+        rows = [{view: row for row, view in enumerate(side.views)} for side in pair]
+        common = [view for view in pair[0].views if view in rows[1]]
+        values = [side.values[[of[view] for view in common]] for side, of in zip(pair, rows, strict=True)]
+        known = np.isfinite(np.concatenate(values, axis=1)).all(axis=1, keepdims=True)
+        at = [number[view] for view in common]
+        counts[at] += known
+        for total, part in zip(sums, values, strict=True):
+            total[at] += np.where(known, part, 0.0)
+    with np.errstate(invalid="ignore"):
+        one, other = (ViewValues(views, np.where(counts > 0, total / counts, np.nan)) for total in sums)
+    return one, other
 
 
 def _object_name(object_id: Any) -> str:
@@ -176,19 +208,22 @@ def largest(metric: str) -> float:
 def comparisons(experiment: Experiment, table: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     """Return differences a - b of every declared pair: setting × object × split × metric.
 
-    Tests, the minimum detectable effect and the probability of improvement stand in rows of whole views only.
+    Tests, the minimum detectable effect and the probability of improvement stand in rows of whole views only. Where the
+    table has none, as that of completion, these are :func:`mean_of_objects`.
     """
     rows = []
     for setting, part in table.groupby(SETTING, sort=True, observed=True):
+        checkpoints = {str(arm): own.unique() for arm, own in part.groupby("arm", observed=True)["replicate"]}
         by_view: dict[tuple[Any, Any], ViewValues] = {
-            (arm, item): view_values(own, metrics)
+            (arm, item): view_values(own, metrics, checkpoints[str(arm)])
             for (arm, item), own in part.groupby(["arm", "object"], sort=True, observed=True)
         }
         for a, b in experiment.compared():
-            for object_id in sorted({key[1] for key in by_view if key[0] == a}):
-                if (b, object_id) not in by_view:
-                    continue
-                both = (by_view[a, object_id], by_view[b, object_id])
+            shared = sorted(item for arm, item in by_view if arm == a and (b, item) in by_view)
+            pairs = {item: (by_view[a, item], by_view[b, item]) for item in shared}
+            if pairs and WHOLE_VIEW not in pairs:
+                pairs = {WHOLE_VIEW: mean_of_objects(list(pairs.values())), **pairs}
+            for object_id, both in pairs.items():
                 keys = {"arm_a": a, "arm_b": b, **dict(zip(SETTING, setting, strict=True))}
                 keys["object"] = _object_name(object_id)
                 for place, metric in enumerate(metrics):
