@@ -57,7 +57,7 @@ from pipeline.table_files import OF_PHYSICS, ROWS, SAID_OF_SCENES, table_file
 
 __all__ = ["VERSION", "WHOLE", "Tables", "make", "names", "run", "write"]
 
-VERSION = 6
+VERSION = 7
 
 
 @dataclass(frozen=True)

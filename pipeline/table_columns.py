@@ -126,8 +126,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "in_family": "whether the test was declared before the run",
         "p_holm": "p_value adjusted for all tests of the declared family (Holm)",
         "mde": "minimum detectable effect at the experiment's power, in the unit of the metric",
-        "improvement": "share of scenes in which arm a has the higher value, ties counting half",
-        "improvement_low": "lower end of its interval",
+        "improvement": "share of scenes in which arm a is higher, ties half; of several checkpoints their mean",
+        "improvement_low": "lower end of its interval, which counts scenes alone",
         "improvement_high": "upper end of its interval",
     },
     "recovered": {
