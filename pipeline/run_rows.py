@@ -126,9 +126,12 @@ def _read_scores(experiment: Experiment, run: RunFolder, units: list[SceneUnit])
                 raise ArtifactError(f"{folder}: not scored yet; run `score`, or the whole experiment, first")
             views.append(_failed_views(run, unit).assign(**keys))
             continue
-        for source, maker, key in ((dump, folder, "dump"), (clouds, dump, "clouds"), (dump, explained, "dump")):
-            if maker is explained and read_stamp(explained / STAMP) is None:
-                continue  # not asked for, or a problem on record
+        made = [(dump, folder, "dump"), (clouds, dump, "clouds")]
+        if read_stamp(explained / STAMP) is not None:  # else not asked for, or a problem on record
+            made.append((dump, explained, "dump"))
+            if keys["scorer"] == next(scorer for scorer in experiment.scorers if scorer != PHYSICS):
+                made.append((folder, explained, "scores"))
+        for source, maker, key in made:
             _check_made_from(source, maker, key)
         rows = _with_explanations(pd.read_parquet(folder / GRASPS_FILE), explained)
         grasps.append(rows.assign(**keys))
@@ -145,7 +148,7 @@ def _read_scores(experiment: Experiment, run: RunFolder, units: list[SceneUnit])
 
 def _check_made_from(source: Path, maker: Path, key: str) -> None:
     made, used = read_stamp(source / STAMP), read_stamp(maker / STAMP)
-    if made is None or used is None or used.made_from[key] != made.fingerprint:
+    if made is None or used is None or used.made_from.get(key) != made.fingerprint:
         raise ArtifactError(f"{maker}: made from other {key} than now lie in the run; run the stages again")
 
 

@@ -223,7 +223,9 @@ def _write_arm(
     write_stamp(clouds_folder / STAMP, clouds)
     write_stamp(dump_folder / STAMP, dump)
     pd.DataFrame(rows).to_parquet(clouds_folder / METRICS_FILE, index=False)
-    _write_explanations(folder, unit, arm, pd.concat(grasp_tables), dump, _rng(unit.scene, index, 7))
+    scores = Stamp({"stage": "score", "dump": dump.fingerprint}, [], 3.0)
+    made_from = {"dump": dump.fingerprint, "scores": scores.fingerprint}
+    _write_explanations(folder, unit, arm, pd.concat(grasp_tables), made_from, _rng(unit.scene, index, 7))
     for scorer in recipe.more.get("scorers", ["analytic"]):
         scores_folder = unit_folder(folder.scores(arm, "antipodal", scorer), unit.scene, unit.camera)
         scores_folder.mkdir(parents=True, exist_ok=True)
@@ -235,11 +237,16 @@ def _write_arm(
             scored = _tried(scored[scored["kept"]], _rng(unit.scene, index))
         scored.to_parquet(scores_folder / GRASPS_FILE, index=False)
         pd.DataFrame(view_rows).to_parquet(scores_folder / VIEWS_FILE, index=False)
-        write_stamp(scores_folder / STAMP, Stamp({"stage": "score", "dump": dump.fingerprint}, [], 3.0))
+        write_stamp(scores_folder / STAMP, scores)
 
 
 def _write_explanations(
-    folder: RunFolder, unit: SceneUnit, arm: str, rows: pd.DataFrame, dump: Stamp, rng: np.random.Generator
+    folder: RunFolder,
+    unit: SceneUnit,
+    arm: str,
+    rows: pd.DataFrame,
+    made_from: dict[str, str],
+    rng: np.random.Generator,
 ) -> None:
     """What the stage ``explain`` would say, by lot where it does not follow from the outcome."""
     out = unit_folder(folder.explained(arm, "antipodal"), unit.scene, unit.camera)
@@ -264,7 +271,7 @@ def _write_explanations(
         for own in [rows[rows["view"] == view].sample(frac=1 if name == "own" else 0.5, random_state=view).sort_index()]
     ]
     pd.DataFrame(crossed).to_parquet(out / CROSSED_FILE)
-    write_stamp(out / STAMP, Stamp({"stage": "explain", "dump": dump.fingerprint}, [], 0.25))
+    write_stamp(out / STAMP, Stamp({"stage": "explain", **made_from}, [], 0.25))
 
 
 def _tried(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
