@@ -23,11 +23,14 @@ from pydantic import (
 from grasping.utility import METRICS
 from pipeline.arms import Arm, Entry, FrozenModel
 from pipeline.artifacts import default_cache
+from pipeline.metric_names import FIDELITY
+from pipeline.physics_utility import HELD_METRICS
 from pipeline.scorers import PHYSICS, check_name
 
 FORMAT_VERSION = 1
 Camera = Literal["realsense", "kinect"]
 Split = Literal["train", "test_seen", "test_similar", "test_novel"]
+FamilySplit = Literal["all", "train", "test_seen", "test_similar", "test_novel"]
 
 
 class ConfigError(ValueError):
@@ -88,8 +91,18 @@ class FamilySection(FrozenModel):
     """
 
     metrics: tuple[str, ...] | None = None
-    splits: tuple[str, ...] = ("all",)
+    splits: tuple[FamilySplit, ...] = ("all",)
     comparisons: tuple[tuple[str, str], ...] | None = None
+
+    @model_validator(mode="after")
+    def _once_each(self) -> FamilySection:
+        for name in ("metrics", "splits", "comparisons"):
+            given = getattr(self, name)
+            if given is not None and not given:
+                raise ValueError(f"`{name}` is empty; leave it out for the default")
+            if given is not None and len(set(given)) < len(given):
+                raise ValueError(f"`{name}` names one twice; each counts once")
+        return self
 
 
 class StatisticsSection(FrozenModel):
@@ -184,13 +197,15 @@ class Experiment(FrozenModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two arms are called {name!r}; rename one")
+        if len(set(self.comparisons or ())) < len(self.comparisons or ()):
+            raise ValueError("`comparisons` names one twice; each counts once")
         for pair in self.comparisons or ():
+            if pair[0] == pair[1]:
+                raise ValueError(f"comparison {list(pair)} is of an arm with itself; name two")
             for name in pair:
                 if name not in names:
                     raise ValueError(f"comparison {list(pair)} names an unknown arm {name!r}{_nearest(name, names)}")
-        for pair in self.statistics.family.comparisons or ():
-            if pair not in self.compared():
-                raise ValueError(f"statistics.family: {list(pair)} is none of the comparisons; add it to them")
+        self._check_family()
         if self.primary_metric not in METRICS:
             raise ValueError(f"unknown primary_metric {self.primary_metric!r}{_nearest(self.primary_metric, METRICS)}")
         labels = [generator.label for generator in self.generators]
@@ -207,6 +222,20 @@ class Experiment(FrozenModel):
         if self.physics is not None and PHYSICS not in self.scorers:
             raise ValueError("`physics:` goes with the scorer of that name; use scorers: [analytic, physics]")
         return self
+
+    def _check_family(self) -> None:
+        family = self.statistics.family
+        for pair in family.comparisons or ():
+            if pair not in self.compared():
+                raise ValueError(f"statistics.family: {list(pair)} is none of the comparisons; add it to them")
+        known = (*METRICS, *(HELD_METRICS if PHYSICS in self.scorers else ()), *FIDELITY)
+        for name in family.metrics or ():
+            if name not in known:
+                raise ValueError(f"statistics.family: unknown metric {name!r}{_nearest(name, known)}")
+        used = self.dataset.splits
+        for split in family.splits:
+            if used is not None and split not in ("all", *used):
+                raise ValueError(f"statistics.family: split {split!r} is none of dataset.splits: {', '.join(used)}")
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import pytest
 from pipeline.config import ConfigError, load_experiment, shipped_config
 
 HEAD = "format_version: 1\nname: x\ndataset: {root: data}\n"
+ARMS = "arms: [partial, oracle]\n"
+FAMILY = "statistics: {family: "
 
 
 def load(tmp_path: Path, text: str):
@@ -90,6 +92,18 @@ def test_default_comparisons_are_against_partial_and_the_first_checkpoint(tmp_pa
         (HEAD + "arms: []\n", ["list of names"]),
         (HEAD + "arms: [partial]\nprimary_metric: app\n", ["did you mean 'ap'"]),
         (HEAD + "arms: [partial]\ncomparisons: [[partial, oracel]]\n", ["unknown arm 'oracel'"]),
+        (HEAD + "arms: [partial]\ncomparisons: [[partial, partial]]\n", ["an arm with itself"]),
+        (HEAD + f"{ARMS}comparisons: [[oracle, partial], [oracle, partial]]\n", ["names one twice"]),
+        (HEAD + f"{ARMS}{FAMILY}{{metrics: [coverag@5mm]}}}}\n", ["'coverag@5mm'", "did you mean 'coverage@5mm'"]),
+        (HEAD + f"{ARMS}{FAMILY}{{metrics: [held@1]}}}}\n", ["unknown metric 'held@1'"]),
+        (HEAD + f"{ARMS}{FAMILY}{{metrics: []}}}}\n", ["statistics.family", "`metrics` is empty"]),
+        (HEAD + f"{ARMS}{FAMILY}{{metrics: [ap, ap]}}}}\n", ["`metrics` names one twice"]),
+        (HEAD + f"{ARMS}{FAMILY}{{splits: [test_sen]}}}}\n", ["statistics.family.splits.0", "'test_seen'"]),
+        (
+            HEAD.replace("{root: data}", "{root: d, splits: [train]}") + f"{ARMS}{FAMILY}{{splits: [test_seen]}}}}\n",
+            ["'test_seen' is none of dataset.splits: train"],
+        ),
+        (HEAD + f"{ARMS}{FAMILY}{{comparisons: [[partial, oracle]]}}}}\n", ["none of the comparisons"]),
         (HEAD + "arms: [partial]\ndensity: 0.001\n", ["density"]),
         (
             HEAD + "arms: [partial]\nscorers: [analytic, phisics]\n",
@@ -115,6 +129,12 @@ def test_bad_files_are_refused_in_one_line_that_names_file_and_key(tmp_path: Pat
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_a_family_may_test_what_the_run_measures(tmp_path: Path) -> None:
+    text = HEAD + f"{ARMS}{FAMILY}{{metrics: [ap, coverage@5mm, held@1], splits: [all, test_novel]}}}}\n"
+    family = load(tmp_path, text + "scorers: [analytic, physics]\n").statistics.family
+    assert family.metrics == ("ap", "coverage@5mm", "held@1") and family.splits == ("all", "test_novel")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
