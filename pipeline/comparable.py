@@ -105,6 +105,8 @@ def _differing_units(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[s
     common = sorted(set(one) & set(other))
     for key, what in (("split", "splits"), ("views", "views"), ("observations", "observations"), ("truth", "models")):
         odd = [name for name in common if one[name].get(key) != other[name].get(key)]
+        if key in ("observations", "truth"):  # other views are other observations and poses: that is said already
+            odd = [name for name in odd if one[name].get("views") == other[name].get("views")]
         if not odd:
             continue
         example = ""

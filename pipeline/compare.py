@@ -28,7 +28,7 @@ from pipeline.arms import Arm
 from pipeline.artifacts import run_lock, write_json
 from pipeline.config import Experiment
 from pipeline.run_contents import open_run
-from pipeline.run_folder import RunFolder, record_sources
+from pipeline.run_folder import RunFolder, located, record_sources
 from pipeline.run_rows import Rows
 from pipeline.selection import SceneUnit
 
@@ -104,7 +104,7 @@ def run(
     folder = RunFolder(out)
     with run_lock(out):
         write_json(folder.experiment_file, experiment.model_dump(mode="json"))
-        record_sources(folder, {entry.name: (entry.source.folder.root, entry.arm.members()[0].name) for entry in taken})
+        record_sources(folder, {entry.name: _lies(entry) for entry in taken})
         declaration.record(experiment, folder)
         for entry in taken:
             say(f"arm        {entry.name}: {entry.arm.name} of {entry.source.folder.root}")
@@ -176,6 +176,11 @@ def _same(entry: Taken, source: Source, arm: Arm) -> bool:
     one, other = entry.source.shared["arms"].get(entry.arm.name), source.shared["arms"].get(arm.name)
     entries = entry.source.experiment.entry_of(entry.arm), source.experiment.entry_of(arm)
     return one is not None and one == other and entries[0] == entries[1]
+
+
+def _lies(entry: Taken) -> tuple[Path, str]:
+    """Return the root and the folder's name where an arm's units lie: of a comparison in a run that it compared."""
+    return located(entry.source.folder, entry.source.experiment).sources[entry.arm.name]
 
 
 def _experiment(
