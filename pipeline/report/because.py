@@ -70,9 +70,10 @@ def _of_reasons(data: RunData, setting: Setting, pair: tuple[str, str]) -> str:
         name = _REASONS.get(str(row["level"]), str(row["level"]))
         parts.append(f"{direction} lost to {name} ({amount(row, shown)})")
     sure = [_sure(row) for row in ordered]
-    caution = (
-        "" if all(sure) else "; no part is sure by itself" if not any(sure) else "; not every part is sure by itself"
-    )
+    if all(sure) or not any(is_known(row["ci_low"]) for row in ordered):
+        caution = ""
+    else:
+        caution = "; not every part is sure by itself" if any(sure) else "; no part is sure by itself"
     return f"By what fails: {', '.join(parts)}{caution}."
 
 
@@ -81,7 +82,7 @@ def _of_crossings(data: RunData, setting: Setting, pair: tuple[str, str]) -> str
     shown = metric(data.experiment.primary_metric)
     table = data.crossed
     table = table[(table["generator"] == setting.generator) & (table["camera"] == setting.camera)]
-    rows = {row["combination"]: row for row in of_pair(table, pair)}
+    rows = {row["combination"]: row for row in of_pair(table, pair) if is_known(row["value"])}
     if not {"own", "true_collisions"} <= set(rows):
         return ""
     sentence = (

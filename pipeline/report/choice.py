@@ -74,6 +74,8 @@ def choose(data: RunData, setting: Setting) -> tuple[list[Choice], str]:
     if values.empty:
         return [], "No view was scored in both arms of the comparison, so none is shown."
     means = values.groupby(_SCENE, observed=True).mean()
+    if len(means) == 1:
+        rule = "The view nearest to the mean of the only scene; ties go to the lower number."
     choices = []
     for why, key in _three(means, pair is not None):
         of_scene = values.loc[key]
@@ -94,12 +96,14 @@ def _three(means: pd.Series, is_difference: bool) -> list[tuple[str, tuple[str, 
         wanted = (left, -left, -(left - middle).abs())[index]
         at = int(wanted.to_numpy().argmax())  # the first of equals, and that is the lower scene
         split, scene = left.index[at]
-        chosen.append((_word(index, float(left.iloc[at]), is_difference), (str(split), int(scene))))
+        chosen.append((_word(index, float(left.iloc[at]), is_difference, len(means)), (str(split), int(scene))))
         left = left.drop([(split, scene)])
     return chosen
 
 
-def _word(index: int, value: float, is_difference: bool) -> str:
+def _word(index: int, value: float, is_difference: bool, count: int) -> str:
+    if count == 1:
+        return "the only scene"
     if not is_difference:
         return ("best", "worst", "median")[index]
     if index == 0:

@@ -36,6 +36,8 @@ def inference(data: RunData, setting: Setting, pairs: list[tuple[str, str]]) -> 
     table = pd.concat([setting.of(data.comparisons), setting.completion_of(data.comparisons)])
     table = table[table["object"] == WHOLE]
     primary = data.experiment.primary_metric
+    if (table["n_scenes"] <= 1).all():
+        return None
     lines: list[tuple[Cell, ...]] = []
     for a, b in pairs:
         own = table[(table["arm_a"] == a) & (table["arm_b"] == b)]

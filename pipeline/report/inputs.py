@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pipeline import summary
 from pipeline.aggregate import WHOLE
 from pipeline.agreement import Agreement
 from pipeline.artifacts import ArtifactError, read_stamp
-from pipeline.config import Experiment
+from pipeline.config import Experiment, Split
 from pipeline.run_folder import STAMP, RunFolder, located
 from pipeline.scorers import PHYSICS
 from pipeline.table_files import TEXT_COLUMNS, read_table
@@ -88,7 +89,10 @@ class RunData:
 
     @property
     def splits(self) -> list[str]:
-        return sorted(set(self.utility["split"]) - {WHOLE})
+        """Splits with results, in the dataset's order."""
+        known = list(typing.get_args(Split))
+        present = sorted(set(self.utility["split"]) - {WHOLE})
+        return sorted(present, key=lambda split: known.index(split) if split in known else len(known))
 
     @property
     def compared(self) -> list[tuple[str, str]]:

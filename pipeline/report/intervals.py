@@ -56,7 +56,9 @@ def intervals(
         beside: whether short labels of differences stand at the left after all.
     """
     above = signed and not beside
-    texts = [_numbers(row, shown, signed, above) for row in rows]
+    # Where no line has an interval, the page says so once.
+    some = any(is_known(row.low) for row in rows)
+    texts = [_numbers(row, shown, signed, above, some) for row in rows]
     middles, bottom = _places(rows, above)
     height = bottom + _HEAD + _FOOT
     left = 6.0 if above else max((len(row.label) for row in rows), default=1) * 6.4 + 12
@@ -87,9 +89,9 @@ def intervals(
         return inline_svg(figure, label, prefix)
 
 
-def _numbers(row: Row, shown: Metric, signed: bool, above: bool) -> str:
+def _numbers(row: Row, shown: Metric, signed: bool, above: bool, bracketed: bool) -> str:
     text = (shown.signed if signed else shown.number)(row.value)
-    if is_known(row.value):
+    if is_known(row.value) and bracketed:
         text += f" {shown.interval(row.low, row.high, signed=signed)}"
     return text if row.strong or not above else f"{row.label} {text}"
 

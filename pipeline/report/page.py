@@ -33,6 +33,11 @@ from pipeline.report.metrics import HELD, UTILITY, metric
 
 _WEB = Path(__file__).resolve().parent / "web"
 _SCRIPTS = ("tables.js", "explore.js")
+_ENTRIES = {
+    "both": "where grasps are sampled and where collisions are tested (both)",
+    "generator": "where grasps are sampled (generator)",
+    "collision": "where collisions are tested (collision)",
+}
 
 
 def sections(data: RunData) -> list[Section]:
@@ -120,7 +125,7 @@ def render(data: RunData, files: Exports | None = None) -> str:
         problem_note=problem_note,
         meanings=[(item.title, item.meaning) for item in (*UTILITY, *(HELD if opinions else ()))],
         provenance=_provenance(data),
-        command=f"grasp-utility run {shlex.quote(str(data.folder.root / 'experiment.json'))} --out NEW_FOLDER",
+        command=_command(data),
         configuration=yaml.safe_dump(data.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 
@@ -159,14 +164,15 @@ def _cameras(data: RunData) -> dict[str, Setting]:
 def _compared(data: RunData) -> list[tuple[str, str]]:
     dataset = data.summary["dataset"]
     cameras = ", ".join(dataset["cameras"])
+    forced = bool(data.summary.get("forced"))
     size = f"{tables.counted(dataset['scenes'], 'scene')}, {tables.counted(dataset['views'], 'view')}"
     return [
         ("arms", f"{tables.counted(len(data.arms), 'arm')}: {', '.join(data.arms)}"),
         ("training seeds", _seeds(data)),
         ("observations", f"{size}, {cameras}"),
-        ("splits", ", ".join(dataset["splits"])),
-        ("completion enters", str(data.summary["entry"])),
-        ("one point a voxel of", f"{1000 * data.summary['density']:g} mm, in every arm"),
+        ("splits", ", ".join(data.splits)),
+        ("completion enters", _ENTRIES[data.experiment.entry]),
+        ("one point a voxel of", f"{1000 * data.summary['density']:g} mm{'' if forced else ', in every arm'}"),
         ("seed", str(data.summary["seed"])),
     ]
 
@@ -179,6 +185,17 @@ def _seeds(data: RunData) -> str:
     if len(set(counts.values())) == 1:
         return f"{next(iter(counts.values()))} of each arm that has a checkpoint"
     return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _command(data: RunData) -> str:
+    """Return what makes this page again."""
+    runs = data.summary["provenance"].get("runs", ())
+    if not runs:
+        return f"grasp-utility run {shlex.quote(str(data.folder.root / 'experiment.json'))} --out NEW_FOLDER"
+    words = ["grasp-utility", "compare", *(str(run["run"]) for run in runs)]
+    words += [word for a, b in data.experiment.compared() for word in ("--pair", f"{a},{b}")]
+    words += ["--force"] if data.summary.get("forced") else []
+    return f"{shlex.join(words)} --out NEW_FOLDER"
 
 
 def _provenance(data: RunData) -> list[tables.Table]:

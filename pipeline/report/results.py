@@ -47,13 +47,14 @@ def results(data: RunData, setting: Setting, look: dict[str, Look], prefix: str)
         "within": setting.title if len(data.settings) > 1 else "",
         "primary": Figure(
             intervals.arm_intervals(whole, primary, data.arms, look, f"{prefix}-p"),
-            f"Mean over scenes; lines: {100 * data.experiment.statistics.level:g} % interval over scenes.",
+            f"Mean over scenes; {tables.brackets(data, whole, 'lines')}.",
             f"{primary} by arm",
         ),
         "utility": tables.per_arm(data, utility, "Utility"),
         "forests": forests,
         "differences": tables.differences(data, compared, pairs, "Differences in utility") if pairs else None,
         "inference": inference.inference(data, setting, pairs),
+        "one_scene": bool((compared["n_scenes"] <= 1).all()),
         "recovered": recovered_table,
         "recovered_note": recovered_note,
         "curves": [

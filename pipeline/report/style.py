@@ -66,12 +66,12 @@ class Look:
 
 def looks(arms: Sequence[tuple[str, str]]) -> dict[str, Look]:
     """Give every arm its look, from ``(name, completion)`` in the experiment's order."""
-    result = {}
+    result: dict[str, Look] = {}
     hues = 0
     for name, completion in arms:
-        if completion == "none":
+        if completion == "none" and not any(look.marker == "o" for look in result.values()):
             result[name] = Look("muted", ROLES["muted"][0], "o")
-        elif completion == "truth":
+        elif completion == "truth" and not any(look.marker == "*" for look in result.values()):
             result[name] = Look("fg", ROLES["fg"][0], "*")
         else:
             index = hues % len(_ARM_HUES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import NOT_AVAILABLE, Metric, is_known, metric, number, order
 
 MOST_PROBLEMS = 200
+NO_INTERVALS = "too few scenes for an interval"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,21 @@ def _estimate(rows: pd.DataFrame, shown: Metric, column: str, *, signed: bool = 
     return Cell(write(row[column]), shown.interval(low, high, signed=signed), kind, shown.scale * row[column], *ends)
 
 
+def bracketed(rows: Iterable[tuple[Cell, ...]]) -> bool:
+    """Say whether any cell has an interval."""
+    return any(cell.low is not None for row in rows for cell in row)
+
+
+def brackets(data: RunData, table: pd.DataFrame, drawn: str = "brackets") -> str:
+    """Say what brackets mean, or that there are none; ``table`` is what is shown."""
+    return f"{drawn}: {_confidence(data)} interval over scenes" if table["ci_low"].notna().any() else NO_INTERVALS
+
+
+def unbracketed(rows: Iterable[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+    """Return the rows without the words that no interval is available, which a note says once instead."""
+    return tuple(tuple(replace(cell, sub="") if cell.sub == NOT_AVAILABLE else cell for cell in row) for row in rows)
+
+
 def count(value: Any) -> Cell:
     """Return a cell with a whole number."""
     return Cell(f"{int(value):,}", value=int(value))
@@ -103,8 +120,9 @@ def per_arm(data: RunData, table: pd.DataFrame, caption: str) -> list[Table]:
         scenes, views = part["n_scenes"].max(), part["n_views"].max()
         title = f"{caption}, {'all splits' if split == WHOLE else split}" if len(splits) > 1 else caption
         size = f"{counted(scenes, 'scene')}, {counted(views, 'view')} an arm"
-        note = f"Mean over {size}; brackets: {_confidence(data)} interval over scenes."
-        result.append(Table(title, ("metric", *data.arms), tuple(rows), note))
+        how = brackets(data, part)
+        cells_of = tuple(rows) if bracketed(rows) else unbracketed(rows)
+        result.append(Table(title, ("metric", *data.arms), cells_of, f"Mean over {size}; {how}."))
     return result
 
 
@@ -120,6 +138,8 @@ def differences(data: RunData, table: pd.DataFrame, pairs: list[tuple[str, str]]
         ]
         rows.append((_label(shown, primary=data.experiment.primary_metric, difference=True), *cells))
     heads = ("metric", *(f"{a} − {b}" for a, b in pairs))
+    if not bracketed(rows):
+        return Table(caption, heads, unbracketed(rows), f"Paired by view, averaged by scene; {NO_INTERVALS}.")
     note = (
         f"Paired by view, averaged by scene; brackets: {_confidence(data)} interval over scenes. "
         "Bold where it excludes 0; only the primary metric was declared beforehand, and the intervals of the "
@@ -215,7 +235,8 @@ def arms(data: RunData) -> Table:
     }
     rows = []
     for arm in data.summary["arms"]:
-        name = str(arm["checkpoint"] or "").rstrip("/").rsplit("/", 1)[-1] or " ".join(arm.get("command", ()))
+        paths = [arm["checkpoint"]] if arm["checkpoint"] else arm.get("checkpoints") or ()
+        name = ", ".join(_last(path) for path in paths) or " ".join(arm.get("command", ()))
         rows.append(
             (
                 Cell(arm["name"]),
@@ -227,6 +248,10 @@ def arms(data: RunData) -> Table:
         )
     heads = ("arm", "completion", "checkpoint or command", "merge with the observation", "enters")
     return Table("Arms", heads, tuple(rows), numeric=False)
+
+
+def _last(path: Any) -> str:
+    return str(path).rstrip("/").rsplit("/", 1)[-1]
 
 
 def scenes(data: RunData, setting: Setting) -> Table:

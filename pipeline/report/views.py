@@ -134,10 +134,13 @@ def _note(data: RunData, setting: Setting, choice: Choice, arm: str, own: pd.Dat
     primary = metric(data.experiment.primary_metric)
     views = setting.of(data.views)
     views = views[(views["arm"] == arm) & (views["scene"] == choice.scene) & (views["view"] == choice.view)]
-    views = views[(views["object"] == -1) & (views["replicate"] == 0)]
-    if views.empty:
+    views = views[views["object"] == -1]
+    shown = views[views["replicate"] == 0]
+    if shown.empty:
         return "not scored"
-    value = f"{primary.title} {primary.value(float(views.iloc[0][primary.name]))}"
+    value = f"{primary.title} {primary.value(float(shown.iloc[0][primary.name]))}"
+    if len(views) > 1:
+        value += f" with the first of {len(views)} checkpoints, {primary.number(views[primary.name].mean())} on average"
     rows = own[own["arm"] == arm].nsmallest(MOST_GRASPS, "rank")
     if rows.empty:
         return f"{value}; no grasp to grade"

@@ -50,7 +50,7 @@ Line = Mapping[str, Any]  # a row of a table of the run
 
 @dataclass(frozen=True)
 class Pair:
-    """Everything that is shown of one comparison."""
+    """Everything that is shown of one comparison; ``no_slopes`` says why no line goes through the scatter."""
 
     title: str
     sentences: tuple[str, ...]
@@ -58,6 +58,7 @@ class Pair:
     table: Table
     scatter: tuple[Figure, ...]
     slopes: Table | None
+    no_slopes: str
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,9 @@ def _pair(data: RunData, setting: Setting, pair: tuple[str, str], prefix: str) -
         return None
     name = f"{pair[0]} − {pair[1]}"
     drawn = parts(data, setting, pair, prefix, _DRAWN)
-    scatter, slopes = _mediation(data, setting, pair, prefix)
-    return Pair(
-        name, tuple(because(data, setting, pair)), tuple(drawn), _table(data, setting, pair, own), scatter, slopes
-    )
+    scatter, slopes, none = _mediation(data, setting, pair, prefix)
+    sentences = tuple(because(data, setting, pair))
+    return Pair(name, sentences, tuple(drawn), _table(data, setting, pair, own), scatter, slopes, none)
 
 
 def parts(data: RunData, setting: Setting, pair: tuple[str, str], prefix: str, factors: Sequence[str]) -> list[Figure]:
@@ -157,6 +157,8 @@ def _table(data: RunData, setting: Setting, pair: tuple[str, str], own: Sequence
         "Within a group the differences add up to the whole difference, but for the last, which compares objects one "
         "by one (there the counts are of objects). Grasps: of the protocol's cut."
     )
+    if not tables.bracketed(lines):
+        note, lines = f"{note} {tables.NO_INTERVALS.capitalize()}.", list(tables.unbracketed(lines))
     return Table(f"Parts of {pair[0]} − {pair[1]}", ("level", *heads), tuple(lines), note)
 
 
@@ -204,6 +206,8 @@ def _crossed(data: RunData, setting: Setting) -> Table | None:
         "arm's clouds or the observed background. The second column says what better collision geometry would bring an "
         "arm, the third what its collision geometry costs."
     )
+    if not tables.bracketed(lines):
+        note, lines = f"{note} {tables.NO_INTERVALS.capitalize()}.", list(tables.unbracketed(lines))
     heads = ("arm, difference", *(_COMBINATIONS[name] for name in names))
     return Table(f"{shown.title} with one part exchanged", heads, tuple(lines), note)
 
@@ -224,10 +228,10 @@ def _estimate(row: Line | None, shown: Metric, *, signed: bool = False) -> Cell:
 
 def _mediation(
     data: RunData, setting: Setting, pair: tuple[str, str], prefix: str
-) -> tuple[tuple[Figure, ...], Table | None]:
+) -> tuple[tuple[Figure, ...], Table | None, str]:
     points, lines = (of_pair(setting.of(table), pair) for table in (data.mediation_points, data.mediation))
     if not points:
-        return (), None
+        return (), None, ""
     shown = metric(str(points[0]["metric"]))
     name = f"{pair[0]} − {pair[1]}"
     drawn = []
@@ -237,9 +241,12 @@ def _mediation(
     ):
         line = {str(row["term"]): row for row in lines if row["model"] == model and is_known(row["slope"])}
         drawing = _scatter(points, line, term, shown, name, title, f"{prefix}-m{title[0]}")
-        caption = f"A dot an object in a scene; the line is fitted to {title} alone."
+        caption = "A dot an object in a scene" + (f"; the line is fitted to {title} alone." if term in line else ".")
         drawn.append(Figure(drawing, caption, f"{pair[0]} minus {pair[1]} utility against {title}"))
-    return tuple(drawn), _slopes(lines, shown, name)
+    if not any(is_known(row["slope"]) for row in lines):
+        reasons = "; ".join(dict.fromkeys(str(row["reason"]).removeprefix("undefined: ") for row in lines))
+        return tuple(drawn), None, f"No line is fitted: {reasons}."
+    return tuple(drawn), _slopes(lines, shown, name), ""
 
 
 def _scatter(

@@ -131,7 +131,7 @@ def _prepared(y: ArrayLike, X: ArrayLike, clusters: ArrayLike) -> tuple[FloatArr
     design = np.column_stack([np.ones(len(target)), columns])
     reason = ""
     if len(labels) < LEAST_CLUSTERS:
-        reason = f"undefined: {len(labels)} scenes, and it takes {LEAST_CLUSTERS}"
+        reason = f"undefined: {len(labels)} scene{'' if len(labels) == 1 else 's'}, and it takes {LEAST_CLUSTERS}"
     elif not (np.isfinite(target).all() and np.isfinite(design).all()):
         reason = "undefined: values are missing"
     elif len(target) <= design.shape[1]:

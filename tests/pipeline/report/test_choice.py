@@ -70,6 +70,7 @@ def test_fewer_scenes_show_fewer(data: inputs.RunData, count: int) -> None:
     made = with_differences(data, {100 + index: [float(index + 1)] for index in range(count)} or {100: [np.nan]})
     choices, rule = choose(made, SETTING)
     assert len(choices) == count == len({c.scene for c in choices})
+    assert ([c.why for c in choices] == ["the only scene"]) == (count == 1)
     assert bool(rule)
 
 

@@ -130,6 +130,23 @@ def test_runs_that_differ_are_refused_with_the_keys(
     assert not (tmp_path / "both").exists()
 
 
+def test_other_views_are_named_once(runs: dict[str, Path]) -> None:
+    shared = json.loads((runs["monday"] / "summary.json").read_text())["comparable"]
+    other = json.loads(json.dumps(shared))
+    other["units"]["scene_0100/realsense"].update(views=[0], observations="x", truth=["y"])
+    assert comparable.differing(shared, other) == [
+        "views of scene_0100/realsense (scene_0100/realsense: [0, 64] | [0])"
+    ]
+
+
+def test_a_comparison_can_be_compared(runs: dict[str, Path], tmp_path: Path) -> None:
+    _compare([runs["monday"], runs["tuesday"]], tmp_path / "first")
+    _compare([runs["monday"], tmp_path / "first"], tmp_path / "second")
+    lies = json.loads((tmp_path / "second" / "sources.json").read_text())["arms"]
+    assert lies["pcn-qal"] == {"run": str(runs["tuesday"]), "arm": "pcn-qal"}
+    assert "No picture" not in (tmp_path / "second" / "report.html").read_text()
+
+
 def test_forced_comparisons_are_stamped(runs: dict[str, Path], tmp_path: Path) -> None:
     def narrower(summary: dict[str, Any]) -> None:
         summary["comparable"]["protocol"].update(maximum_width=0.08)
@@ -138,6 +155,8 @@ def test_forced_comparisons_are_stamped(runs: dict[str, Path], tmp_path: Path) -
     summary = _compare([runs["monday"], other], tmp_path / "forced", force=True)
     assert summary["forced"] == ["protocol.maximum_width: 0.1 | 0.08"]
     page = (tmp_path / "forced" / "report.html").read_text()
+    assert f"grasp-utility compare {runs['monday']} {other} --pair pcn-qal,pcn-cd" in page
+    assert "--force --out NEW_FOLDER" in page
     assert "<strong>Forced.</strong>" in page and "protocol.maximum_width: 0.1 | 0.08" in page
 
 

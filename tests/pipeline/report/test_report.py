@@ -213,6 +213,25 @@ def test_pictures_say_why_they_are_missing(data: inputs.RunData, tmp_path: Path,
     assert "No picture" in said and "There is nothing to explore" in said
 
 
+def test_an_arm_of_several_checkpoints_names_them_and_shows_the_first(data: inputs.RunData) -> None:
+    listed = [
+        {**arm, "checkpoint": None, "checkpoints": ["/w/qal-0", "/w/qal-1"]} if arm["name"] == "pcn-qal" else arm
+        for arm in data.summary["arms"]
+    ]
+    table = tables.arms(replace(data, summary={**data.summary, "arms": listed}))
+    (row,) = [row for row in table.rows if row[0].text == "pcn-qal"]
+    assert row[2].text == "qal-0, qal-1"
+    again = data.views[data.views["arm"] == "pcn-qal"].assign(replicate=1, ap=0.0)
+    seeded = replace(data, views=pd.concat([data.views, again], ignore_index=True))
+    choices, _ = choice.choose(seeded, SETTING)
+    notes = {arm.arm: arm.note for arm in views.load(seeded, SETTING, choices)[0].arms}
+    assert "with the first of 2 checkpoints" in notes["pcn-qal"] and "checkpoints" not in notes["pcn-cd"]
+
+
+def test_splits_stand_in_the_datasets_order(data: inputs.RunData) -> None:
+    assert data.splits == ["test_seen", "test_novel"]
+
+
 def test_the_page_does_not_depend_on_when_it_is_made(data: inputs.RunData, text: str) -> None:
     assert page.render(data) == text.rpartition("\n<!-- made from")[0]
 
@@ -223,6 +242,10 @@ def test_one_scene_without_oracle(make_run, recipe, tmp_path: Path, words) -> No
     )
     said = words(report.run(made.experiment, made.folder).read_text(encoding="utf-8"))
     assert "pcn-cd instead of partial changes AP by" in said and "(interval n/a: one scene)" in said
+    # What one scene cannot tell is said once, not in every cell.
+    assert said.count("n/a") == said.count("interval n/a: one scene") and "brackets" not in said
+    assert "one scene cannot tell" in said and "The only scene: scene 160" in said
+    assert "No line is fitted: 1 scene, and it takes 3." in said
     assert "this run has no oracle" in said
     assert "Nothing failed in this run" in said
     assert not re.search(r"\b(nan|inf|None)\b", said)
@@ -235,7 +258,7 @@ def test_a_single_arm_called_na(make_run, recipe, tmp_path: Path, words) -> None
     )
     said = words(report.run(made.experiment, made.folder).read_text(encoding="utf-8"))
     assert "This run compares no arms" in said and "no grasp to grade" in said
-    assert "Best: scene 100 (0.00 %), view 0" in said
+    assert "The only scene: scene 100 (0.00 %), view 0" in said
 
 
 def test_two_scorers_stand_apart(make_run, recipe, tmp_path: Path, words) -> None:
@@ -306,6 +329,7 @@ def test_labels_in_figures_are_escaped() -> None:
 
 
 def test_arms_never_share_hue_and_marker() -> None:
-    arms = [("partial", "none"), ("oracle", "truth"), *((f"c{index}", "checkpoint") for index in range(20))]
+    arms = [("partial", "none"), ("partial.b", "none"), ("oracle", "truth"), ("oracle.b", "truth")]
+    arms = [*arms, *((f"c{index}", "checkpoint") for index in range(20))]
     looks = style.looks(arms)
     assert len({(look.variable, look.marker) for look in looks.values()}) == len(arms)
