@@ -102,6 +102,8 @@ def run_experiment(
         if "report" in stages and not report.is_current(folder):
             report.run(experiment, folder)
             say(f"report     {folder.report}")
+        elif stages == ("report",):
+            say(f"report     up to date: {folder.report}")
     return RunResult(folder, tuple(reports), tuple(problems))
 
 

@@ -2,7 +2,8 @@
 
 Reads
     ``experiment.json``, ``observations/``, ``arms/<arm>/{clouds,dump,scores}/``. Whatever lies below ``arms/`` is an
-    arm here: also one checkpoint of an arm that has several, and an arm that the experiment no longer names.
+    arm here: also one checkpoint of an arm that has several, and an arm that the experiment no longer names. The arms
+    of a comparison of runs are read where its runs lie.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pipeline.artifacts import ArtifactError, check_version, read_stamp
 from pipeline.cloud_files import ObjectClouds, Observation, load_clouds, load_observation
 from pipeline.config import FORMAT_VERSION, ConfigError, Experiment, load_experiment
 from pipeline.dump_result import ranges
-from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
+from pipeline.run_folder import FAILURE, STAMP, RunFolder, located, unit_folder, view_file
 from pipeline.score import GRASPS_FILE
 from pipeline.scorers import PHYSICS
 
@@ -148,6 +149,8 @@ class RunContents:
         return ScoredGrasps(replace(grasps, width=rows["width"].to_numpy(np.float64)), rows)
 
     def _folders(self) -> list[str]:
+        if self.folder.sources:
+            return [arm for arm in self.folder.sources if self.folder.clouds(arm).is_dir()]
         return [path.parent.name for path in (self.folder.root / "arms").glob("*/clouds") if path.is_dir()]
 
     def _named(self, name: str | None, known: list[str], what: str) -> str:
@@ -180,6 +183,8 @@ def open_run(path: Path) -> RunContents:
         experiment = load_experiment(written)
     except ConfigError as error:
         raise ArtifactError(f"{error}; run the experiment again with this version") from None
+    if folder.sources_file.exists():
+        folder = located(folder, experiment)
     return RunContents(folder, experiment, content)
 
 

@@ -6,7 +6,7 @@ Reads
 Writes
     ``report.html``: opens from disk, asks the network for nothing, follows the reader's light or dark scheme;
     ``report/``: its figures as SVG and PNG, its tables as CSV, LaTeX and Markdown, and ``answer.json``, the sentences
-    on top of the page: a list of ``{setting, sentences, reasons, scale}``.
+    on top of the page: ``{format_version, answers: [{setting, sentences, reasons, scale}]}``.
 
 Rooms: :mod:`.inputs` reads, :mod:`.answer` says it in words, :mod:`.choice` chooses the views that :mod:`.views` reads
 and :mod:`.pictures` and :mod:`.explore` show, :mod:`.tables` and :mod:`.figures` show the rest, :mod:`.page` puts the
@@ -23,7 +23,7 @@ from pipeline.artifacts import atomic_write, file_hash, fingerprint
 from pipeline.config import Experiment
 from pipeline.run_folder import RunFolder
 
-VERSION = 3  # raise when the page changes, so that finished runs get the new one
+VERSION = 4  # raise when the page changes, so that finished runs get the new one
 
 
 def run(experiment: Experiment, folder: RunFolder) -> Path:
@@ -42,7 +42,8 @@ def run(experiment: Experiment, folder: RunFolder) -> Path:
         {"setting": item.setting.title, "sentences": item.sentences, "reasons": item.reasons, "scale": item.scale}
         for item in answer.answers(data)
     ]
-    files.files[exports.ANSWER] = json.dumps(said, indent=1, ensure_ascii=False).encode()
+    content = {"format_version": exports.FORMAT_VERSION, "answers": said}
+    files.files[exports.ANSWER] = json.dumps(content, indent=1, ensure_ascii=False).encode()
     files.write(_beside(folder), made_from)
     with atomic_write(folder.report, "w") as stream:
         stream.write(f"{text}\n{_mark(made_from)}\n")
@@ -54,8 +55,10 @@ def read_answer(folder: RunFolder) -> list[dict[str, Any]]:
     from pipeline.report import exports
 
     try:
-        said: list[dict[str, Any]] = json.loads((_beside(folder) / exports.ANSWER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        said: list[dict[str, Any]] = json.loads((_beside(folder) / exports.ANSWER).read_text(encoding="utf-8"))[
+            "answers"
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
         return []
     return said
 

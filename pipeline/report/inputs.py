@@ -100,6 +100,12 @@ class RunData:
         present = set(zip(self.comparisons["arm_a"], self.comparisons["arm_b"], strict=True))
         return [pair for pair in self.experiment.compared() if pair in present]
 
+    @property
+    def interval_over(self) -> str:
+        """What the intervals are over, for people."""
+        several = any(len(arm.members()) > 1 for arm in self.experiment.arms)
+        return "scenes, and over training seeds where an arm has several" if several else "scenes"
+
     def completion_kind(self, arm: str) -> str:
         return next(item.completion for item in self.experiment.arms if item.name == arm)
 

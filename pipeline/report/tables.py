@@ -80,7 +80,11 @@ def bracketed(rows: Iterable[tuple[Cell, ...]]) -> bool:
 
 def brackets(data: RunData, table: pd.DataFrame, drawn: str = "brackets") -> str:
     """Say what brackets mean, or that there are none; ``table`` is what is shown."""
-    return f"{drawn}: {_confidence(data)} interval over scenes" if table["ci_low"].notna().any() else NO_INTERVALS
+    return (
+        f"{drawn}: {_confidence(data)} interval over {data.interval_over}"
+        if table["ci_low"].notna().any()
+        else NO_INTERVALS
+    )
 
 
 def unbracketed(rows: Iterable[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
@@ -141,7 +145,7 @@ def differences(data: RunData, table: pd.DataFrame, pairs: list[tuple[str, str]]
     if not bracketed(rows):
         return Table(caption, heads, unbracketed(rows), f"Paired by view, averaged by scene; {NO_INTERVALS}.")
     note = (
-        f"Paired by view, averaged by scene; brackets: {_confidence(data)} interval over scenes. "
+        f"Paired by view, averaged by scene; brackets: {_confidence(data)} interval over {data.interval_over}. "
         "Bold where it excludes 0; only the primary metric was declared beforehand, and the intervals of the "
         "others are not adjusted for their number."
     )

@@ -16,6 +16,8 @@ from pipeline import comparable, compare
 from pipeline.artifacts import ArtifactError
 from pipeline.cli import app
 from pipeline.compare import CompareError
+from pipeline.notebook import load_run
+from pipeline.view import ViewRequest, collect
 
 Make = Callable[..., Any]
 
@@ -145,6 +147,10 @@ def test_a_comparison_can_be_compared(runs: dict[str, Path], tmp_path: Path) -> 
     lies = json.loads((tmp_path / "second" / "sources.json").read_text())["arms"]
     assert lies["pcn-qal"] == {"run": str(runs["tuesday"]), "arm": "pcn-qal"}
     assert "No picture" not in (tmp_path / "second" / "report.html").read_text()
+    second = load_run(tmp_path / "second")
+    assert second.clouds("pcn-qal", scene=100, view=0).points.shape[1] == 3
+    layers = collect(ViewRequest(tmp_path / "second", 100, 0))
+    assert layers.arms == ("partial", "pcn-cd", "oracle", "pcn-qal")
 
 
 def test_forced_comparisons_are_stamped(runs: dict[str, Path], tmp_path: Path) -> None:

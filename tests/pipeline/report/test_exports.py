@@ -16,6 +16,7 @@ from pipeline.report import exports, inputs, page, style
 from pipeline.report.exports import slug
 from pipeline.report.table_text import as_csv, as_latex, as_markdown, escape_latex
 from pipeline.report.tables import Cell, Table
+from pipeline.run_folder import RunFolder
 
 WILD = r"a&b_50% #1 {x} ~^\ $ <|> − µ ≤ ×"
 TABLE = Table(
@@ -83,6 +84,8 @@ def test_every_figure_and_table_of_the_page_has_its_files(plain_page: Path) -> N
     assert len(links) == len(set(links)) > 80
     lying = {str(path.relative_to(plain_page.parent)) for path in (plain_page.parent / "report").rglob("*.*")}
     assert lying == {*links, "report/contents.json", "report/answer.json"}
+    (said,) = report.read_answer(RunFolder(plain_page.parent))
+    assert set(said) == {"setting", "sentences", "reasons", "scale"} and said["sentences"]
     assert text.count('<figure class="table">') == sum(link.endswith(".csv") for link in links)
     assert text.count("<svg ") == sum(link.endswith(".svg") for link in links)
     for name in ("figures/ap-by-arm.png", "figures/success-over-k-mu-0.8.svg", "tables/differences-in-utility.tex"):
