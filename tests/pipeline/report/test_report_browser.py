@@ -140,6 +140,9 @@ def test_every_figure_is_painted_and_nothing_scrolls_sideways(
     browser.panel()
     assert browser.run("return [innerWidth, document.documentElement.scrollWidth]") == [size[0], size[0]]
     assert all(is_drawn(browser.pixels(stage)) for stage in (LEFT, RIGHT))
+    # What is folded away has a place all the same, where something else is painted.
+    browser.run("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    assert browser.run("return [innerWidth, document.documentElement.scrollWidth]") == [size[0], size[0]]
     count = browser.run("return document.querySelectorAll('main svg[role=img]').length")
     assert count > 12
     whole = browser.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": False})
