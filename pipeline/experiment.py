@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,10 @@ def run_experiment(
         write_json(folder.problems, problems)
         fresh = any(report.made for report in reports)
         if "aggregate" in stages and (fresh or not summary.is_current(experiment, folder) or len(stages) == 1):
+            start = time.perf_counter()
             tables = aggregate.run(experiment, folder, units)
-            summary.write(experiment, folder, units, tables, problems)
+            seconds = time.perf_counter() - start
+            summary.write(experiment, folder, units, tables, problems, seconds=seconds)
             say(f"aggregate  tables in {folder.tables}")
         if "report" in stages and not report.is_current(folder):
             report.run(experiment, folder)

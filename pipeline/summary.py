@@ -44,7 +44,7 @@ Schema (``format_version`` 2)
 ``forced``
     only of a comparison of runs that was forced: in what they differ.
 ``provenance``
-    ``{fingerprint, protocol, versions}``; of a comparison of runs, ``runs`` with each one's own.
+    ``{fingerprint, protocol, versions, aggregate_seconds}``; of a comparison of runs, ``runs`` with each one's own.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def write(
     shared: dict[str, Any] | None = None,
     forced: Sequence[str] = (),
     runs: Sequence[dict[str, Any]] = (),
+    seconds: float | None = None,
 ) -> dict[str, Any]:
     """Write ``summary.json`` and return its content.
 
@@ -94,6 +95,7 @@ def write(
         shared: of a comparison of runs, what they have in common; else it is read from the run's stamps.
         forced: of a comparison of runs that differ, in what.
         runs: of a comparison of runs, each one's provenance.
+        seconds: that the tables took to make, where that is known.
     """
     packages = (*_PACKAGES, *(_PHYSICS_PACKAGES if PHYSICS in experiment.scorers else ()))
     summary: dict[str, Any] = {
@@ -150,6 +152,8 @@ def write(
             "agreement": _records(tables.agreement.agreement),
             "physics_outcomes": _records(tables.agreement.physics_outcomes),
         }
+    if seconds is not None:
+        summary["provenance"]["aggregate_seconds"] = round(seconds, 3)
     if forced:
         summary["forced"] = list(forced)
     if runs:

@@ -139,7 +139,7 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         grasps=_parquet(folder.tables / "grasps.parquet", _GRASP_COLUMNS),
         views=_parquet(folder.tables / "views.parquet"),
         problems=problems,
-        timings=_timings(experiment, folder),
+        timings=_timings(experiment, folder, content["provenance"].get("aggregate_seconds")),
         object_names=_object_names(experiment.dataset.root),
         merges={arm.name: merge for arm in experiment.arms if (merge := _merge(folder.clouds(arm.name)))},
         physics=_physics(folder) if PHYSICS in experiment.scorers else None,
@@ -169,7 +169,7 @@ def _require(path: Path) -> None:
         raise ArtifactError(f"{path}: no such table; run `aggregate` first")
 
 
-def _timings(experiment: Experiment, folder: RunFolder) -> pd.DataFrame:
+def _timings(experiment: Experiment, folder: RunFolder, aggregate: float | None) -> pd.DataFrame:
     """Return ``stage, arm, units, seconds`` of the finished units; ``arm`` is empty where all arms share the work."""
     arms = {member.name: arm.name for arm in experiment.arms for member in arm.members()}
     rows = []
@@ -185,6 +185,8 @@ def _timings(experiment: Experiment, folder: RunFolder) -> pd.DataFrame:
         if stage == "score" and len(experiment.scorers) > 1:
             stage = f"score, {stamp.made_from.get('scorer', parts[4])}"
         rows.append((stage, arms.get(arm, ""), 1, stamp.seconds))
+    if rows and aggregate is not None:
+        rows.append(("aggregate", "", 1, aggregate))
     table = pd.DataFrame(rows, columns=["stage", "arm", "units", "seconds"])
     return table.groupby(["stage", "arm"], sort=False, as_index=False).sum()
 

@@ -42,7 +42,7 @@ def table(data: RunData) -> Table | None:
         rows.append((Cell(stage), *cells))
     note = (
         f"{total:,.1f} s in all, summed over units (a unit is one scene and camera, of one arm after observe). "
-        "Several workers run units at the same time; starting, tables and report come on top."
+        "Several workers run units at the same time; starting and this report come on top."
     )
     return Table("Time of the units", ("stage", "all", "share", *arms), tuple(rows), note)
 

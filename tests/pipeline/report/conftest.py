@@ -141,7 +141,7 @@ def write_run(home: Path, recipe: Recipe) -> Made:
     tables = aggregate.run(experiment, folder, units)
     write_json(folder.problems, recipe.problems)
     write_json(folder.root / "experiment.json", experiment.model_dump(mode="json"))
-    summary.write(experiment, folder, units, tables, recipe.problems)
+    summary.write(experiment, folder, units, tables, recipe.problems, seconds=1.5)
     return Made(experiment, folder, units)
 
 

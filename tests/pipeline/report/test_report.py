@@ -98,6 +98,7 @@ def test_every_section_is_there_and_says_what_the_run_holds(plain_run, text: str
     assert "pcn-qal a network completes it pcn-qal replace both" in said  # the merge is the checkpoint's
     assert "partial the partial cloud itself – – both" in said
     assert "observe 2.0 s 4 units" in said  # four units of half a second
+    assert "aggregate 1.5 s 1 unit" in said
     assert "complete 32.0 s 16 units" in said and "8.0 s 4 units" in said
     assert "suppression_translation" in said and "numpy" in said
     assert without_programs(text).count("data:image/png;base64,") == 2 * 4 * text.count('class="views"')
