@@ -20,9 +20,10 @@ commands
     ``cli`` and the ``cli_*`` beside it (arguments in), ``console`` and ``console_checkpoint`` (lines out), ``progress``
     (a bar).
 a run
-    ``config`` with ``arms`` (the experiment file and every default), ``selection`` (scenes and views), ``experiment``
-    (the stages in order), ``declaration`` (what was declared before results), ``run_folder`` (paths and units),
-    ``artifacts`` (fingerprints, stamps, locks), ``engine`` (processes), ``summary`` (``summary.json``).
+    ``config`` with ``config_sections`` and ``arms`` (the experiment file and every default), ``selection`` (scenes and
+    views), ``experiment`` (the stages in order), ``declaration`` (what was declared before results), ``run_folder``
+    (paths and units), ``artifacts`` (fingerprints, stamps, locks), ``engine`` (processes), ``summary``
+    (``summary.json``).
 clouds and grasps
     ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` (a method in
     another environment), ``truth`` (true surfaces), ``fidelity`` with ``metric_names`` (completion metrics in two

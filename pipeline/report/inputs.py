@@ -15,7 +15,8 @@ from pipeline import summary
 from pipeline.aggregate import WHOLE
 from pipeline.agreement import Agreement
 from pipeline.artifacts import ArtifactError, read_stamp
-from pipeline.config import Experiment, Split
+from pipeline.config import Experiment
+from pipeline.config_sections import Split
 from pipeline.run_folder import STAMP, RunFolder, located
 from pipeline.scorers import PHYSICS
 from pipeline.table_files import TEXT_COLUMNS, read_table
