@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import aggregate
 from pipeline.attribution import FACTORS, NOTHING, attribution
 from pipeline.config import Experiment
+from pipeline.estimates import comparisons, estimates
 from pipeline.run_rows import Rows
 
 ADDITIVE = [factor for factor in FACTORS if factor != "occlusion"]
@@ -32,12 +32,13 @@ def test_levels_of_a_factor_add_up_to_the_difference(
     experiment_of: Make, by_lot: Make, metric: str, arms: list[Any]
 ) -> None:
     experiment = experiment_of(arms, comparisons=[["a", "b"]], primary_metric=metric)
-    tables = aggregate.make(experiment, by_lot(experiment))
-    whole = tables.comparisons.query("object == 'all' and split == 'all'").set_index("metric")
-    expected = whole.loc[metric, "difference"]
+    rows = by_lot(experiment)
+    table = attribution(experiment, rows).attribution
+    whole = comparisons(experiment, rows.views, [metric]).query("object == 'all' and split == 'all'")
+    expected = whole["difference"].item()
     assert abs(expected) > 1e-3
     for factor in ADDITIVE:
-        parts = _between(tables.attribution, factor)
+        parts = _between(table, factor)
         if metric == "feasible" and factor == "reason":
             assert parts.empty  # no perfect list to lose against
             continue
@@ -139,9 +140,9 @@ def test_occlusion_compares_objects_by_their_own_utility(experiment_of: Make, by
 
 def test_crossed_rows_are_means_and_differences(experiment_of: Make, by_lot: Make) -> None:
     experiment = experiment_of(SEEDS, comparisons=[["a", "b"]])
-    tables = aggregate.make(experiment, by_lot(experiment))
-    crossed = tables.crossed.set_index(["arm_a", "arm_b"])
-    utility = tables.utility.query("object == 'all' and split == 'all' and metric == 'ap'").set_index("arm")
+    rows = by_lot(experiment)
+    crossed = attribution(experiment, rows).crossed.set_index(["arm_a", "arm_b"])
+    utility = estimates(experiment, rows.views, ["ap"]).query("object == 'all' and split == 'all'").set_index("arm")
     assert crossed.loc[("a", ""), "value"] == pytest.approx(utility.loc["a", "value"])
     expected = utility.loc["a", "value"] - utility.loc["b", "value"]
     assert crossed.loc[("a", "b"), "value"] == pytest.approx(expected)

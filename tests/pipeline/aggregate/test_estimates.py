@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import aggregate
-from pipeline.estimates import comparisons, estimates, scene_values, view_values
+from pipeline.estimates import adjusted, comparisons, estimates, scene_values, view_values
 from pipeline.statistics import scene_mean
 
 Make = Callable[..., Any]
@@ -41,14 +40,14 @@ def _naive(table: pd.DataFrame, arm: str, metric: str, split: str) -> np.ndarray
 def test_means_and_differences_equal_plain_loops(experiment_of: Make, by_lot: Make, split: str) -> None:
     experiment = experiment_of(SEEDS)
     rows = by_lot(experiment)
-    tables = aggregate.make(experiment, rows)
-    utility = tables.utility.query("object == 'all' and metric == 'ap' and split == @split").set_index("arm")
+    utility = estimates(experiment, rows.views, ["ap"])
+    utility = utility.query("object == 'all' and split == @split").set_index("arm")
     for arm in ("partial", "a", "c"):
         expected = _naive(rows.views, arm, "ap", split)
         assert utility.loc[arm, "value"] == pytest.approx(expected.mean())
         assert utility.loc[arm, "n_seeds"] == len(expected)
         assert utility.loc[arm, "n_views"] == 3 * expected.shape[1]
-    compared = tables.comparisons.query("object == 'all' and metric == 'ap' and split == @split")
+    compared = comparisons(experiment, rows.views, ["ap"]).query("object == 'all' and split == @split")
     compared = compared.set_index(["arm_a", "arm_b"])
     for a, b in (("b", "a"), ("c", "a"), ("a", "partial")):
         row = compared.loc[(a, b)]
@@ -88,7 +87,7 @@ def test_seeds_widen_the_interval_of_losses_that_differ_by_seed(experiment_of: M
 def test_holm_adjusts_over_the_declared_family_alone(experiment_of: Make, by_lot: Make) -> None:
     family = {"metrics": ["ap", "quality"], "splits": ["all", "test_seen"]}
     experiment = experiment_of(SEEDS, statistics={"draws": 500, "family": family})
-    table = aggregate.make(experiment, by_lot(experiment)).comparisons
+    table = adjusted(comparisons(experiment, by_lot(experiment).views, ["ap", "quality", "feasible"]))
     inside = table[table["in_family"]]
     learned = {"a", "b", "c"}
     assert set(inside["metric"]) == {"ap", "quality"} and set(inside["split"]) == {"all", "test_seen"}

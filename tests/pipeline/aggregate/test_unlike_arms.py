@@ -81,6 +81,7 @@ def test_a_unit_that_failed_is_zero_in_differences_and_in_their_parts(
     assert set(tables.crossed["n_scenes"]) == {7, 8}
 
 
+@pytest.mark.slow
 def test_cameras_never_mix(experiment_of: Make, by_lot: Make) -> None:
     experiment = experiment_of(TWO, comparisons=[["a", "b"]])
     one, other = by_lot(experiment, seed=1), by_lot(experiment, seed=2)

@@ -78,6 +78,7 @@ def test_arms_of_two_runs_stand_side_by_side(runs: dict[str, Path], tmp_path: Pa
     assert difference(summary) == difference(whole)
 
 
+@pytest.mark.slow
 def test_arms_only_called_alike_get_the_names_of_their_runs(
     make_run: Make, recipe: Any, runs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_comparison_can_be_compared(runs: dict[str, Path], tmp_path: Path) -> 
     assert layers.arms == ("partial", "pcn-cd", "oracle", "pcn-qal")
 
 
+@pytest.mark.slow
 def test_forced_comparisons_are_stamped(runs: dict[str, Path], tmp_path: Path) -> None:
     def narrower(summary: dict[str, Any]) -> None:
         summary["comparable"]["protocol"].update(maximum_width=0.08)
@@ -186,6 +188,7 @@ def test_wrong_input_is_one_line_and_status_two(runs: dict[str, Path], tmp_path:
         _compare([runs["monday"], lost], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_tables(runs: dict[str, Path], tmp_path: Path) -> None:
     arguments = ["compare", str(runs["monday"]), str(runs["tuesday"]), "--out", str(tmp_path / "both")]
     result = CliRunner().invoke(app, [*arguments, "--pair", "pcn-qal,pcn-cd"])

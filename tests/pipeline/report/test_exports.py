@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline import report
@@ -123,6 +124,7 @@ def test_legends_move_into_the_files(plain_page: Path) -> None:
     assert all(arm in text for arm in ("partial", "pcn-cd", "pcn-qal", "oracle"))
 
 
+@pytest.mark.slow
 def test_the_page_is_current_only_with_its_files(make_run, recipe, tmp_path: Path) -> None:
     made = make_run(tmp_path, recipe(arms=["partial", "oracle"], scenes={"test_seen": [100]}, views=(0,)))
     report.run(made.experiment, made.folder)
