@@ -154,7 +154,7 @@ def _graded(metric: str, grasps: pd.DataFrame, views: pd.DataFrame) -> tuple[pd.
 def _levels(grasps: pd.DataFrame, scorer: str) -> dict[str, pd.Series]:
     """Return the level of every grasp in every additive factor, as texts."""
     touches = grasps["touches"].astype("boolean")
-    thickness = _binned(grasps["thickness"], THICKNESSES).mask((touches == False).fillna(False), NO_CONTACT)  # noqa: E712
+    thickness = _binned(grasps["thickness"], THICKNESSES).mask(~touches.fillna(True), NO_CONTACT)
     surface = grasps["surface"].map(SURFACES).mask(touches.isna(), UNKNOWN)
     return {
         "object": grasps["object"].astype(int).astype(str),
