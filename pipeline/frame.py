@@ -27,7 +27,8 @@ from grasping.transforms import invert, transform_points
 from pipeline.artifacts import atomic_write, derive_seed, write_json
 from pipeline.cloud_files import ObjectClouds
 from pipeline.command_completer import CommandCompleter
-from pipeline.complete import Completion, caveats, complete_objects, describe_arm
+from pipeline.complete import caveats, describe_arm
+from pipeline.completed_unit import Completion, complete_objects
 from pipeline.config import Arm
 from pipeline.datasets.frame import Frame, FrameError, read_frame
 from pipeline.datasets.graspnet import View

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from grasping.utility import METRICS, view_utility
 from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.cloud_files import load_observation
-from pipeline.complete import METRICS_FILE
+from pipeline.completed_unit import METRICS_FILE
 from pipeline.config import Experiment
 from pipeline.explain import CROSSED_FILE, EXPLAINED_COLUMNS, VISIBILITY_FILE
 from pipeline.explain import GRASPS_FILE as EXPLAINED_FILE

@@ -19,7 +19,7 @@ import pytest
 from grasping.clouds import voxel_downsample
 from pipeline.cloud_files import load_clouds, load_observation
 from pipeline.command_completer import CommandCompleter, CommandError, OutputError, PartialCloud
-from pipeline.complete import MIN_POINTS
+from pipeline.completed_unit import MIN_POINTS
 from pipeline.config import ConfigError, load_experiment
 from pipeline.experiment import STAGES, RunResult, run_experiment
 

@@ -22,7 +22,7 @@ from grasping.utility import view_utility
 from pipeline import aggregate, report, summary
 from pipeline.artifacts import Stamp, write_json, write_stamp
 from pipeline.cloud_files import OK, ObjectClouds, Observation, save_clouds, save_observation
-from pipeline.complete import METRICS_FILE
+from pipeline.completed_unit import METRICS_FILE
 from pipeline.config import Experiment, load_experiment
 from pipeline.explain import COMBINATIONS, CROSSED_FILE, EXPLAINED_COLUMNS, VISIBILITY_FILE
 from pipeline.explain import GRASPS_FILE as EXPLAINED_FILE
