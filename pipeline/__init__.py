@@ -27,9 +27,10 @@ a run
 clouds and grasps
     ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` (a method in
     another environment), ``completed_unit`` (the work of ``complete``), ``truth`` (true surfaces), ``fidelity`` with
-    ``metric_names`` (completion metrics in two units), ``grasp_rows`` (columns of a scored grasp), ``scorers`` (which there are), ``physics_score`` and
-    ``physics_utility`` (the second opinion), ``physics_trial`` with ``physics_pictures`` (one trial as a picture
-    strip), ``visibility`` and ``explained_view`` (the work of ``explain``).
+    ``metric_names`` (completion metrics in two units), ``grasp_rows`` (columns of a scored grasp), ``scorers`` (which
+    there are), ``physics_score`` and ``physics_utility`` (the second opinion), ``physics_trial`` with
+    ``physics_pictures`` (one trial as a picture strip), ``visibility`` and ``explained_view`` (the work of
+    ``explain``).
 what ``aggregate`` makes
     ``run_rows`` (the rows that it rests on), ``estimates`` (means and differences by scene), ``attribution`` (where
     differences arise), ``mediation`` (whether coverage goes with them), ``agreement`` and ``best_grasp`` (what physics
