@@ -9,7 +9,8 @@
   :mod:`~completion.distributed` how processes share it, :mod:`~completion.watch` what is known to go wrong;
   :mod:`~completion.grid` trains many and tabulates them;
   :mod:`~completion.evaluate` compares it with baselines on objects it never saw and writes its card.
-- :mod:`~completion.completer`: a checkpoint as a function from clouds in metres to clouds in metres.
+- :mod:`~completion.completer`: a checkpoint as a function from clouds in metres to clouds in metres;
+  :mod:`~completion.batches` is how many go through the network at once.
 
 Imports with torch, numpy and safetensors alone; numba (speed), pyyaml (training files), tqdm (progress) are optional.
 Never imports ``grasping`` or ``pipeline``.

@@ -2,7 +2,8 @@
 
 The clouds must be in the frame that the checkpoint declares (``config["frame"]``); turning them there and back, and
 joining the prediction to the observation (``config["merge"]``), is the caller's. What comes out for a cloud depends on
-the cloud and its seed, not on the other clouds of the call.
+the cloud and its seed, not on the other clouds of the call: on a CPU to the last bit, on CUDA but for rounding
+(:mod:`completion.batches`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from completion.batches import Batches
 from completion.checkpoint import Checkpoint, load
 from completion.normalize import SMALLEST_DIAGONAL, normalisation
 from completion.points import sample_indices
-
-# Clouds a forward pass; fixed, so that memory does not grow with the call.
-_CHUNK = 16
 
 
 class CompletionError(ValueError):
@@ -39,21 +38,33 @@ class CompletionError(ValueError):
 class Completer:
     """Completes clouds with one checkpoint. Make it with :meth:`load`."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, memory_budget: int | None = None) -> None:
+        """``memory_budget``: see :class:`completion.batches.Batches`."""
         self.checkpoint = checkpoint
+        self.batches = Batches(checkpoint.network, checkpoint.device, memory_budget)
         self.config = checkpoint.config
         self.device = checkpoint.device
 
     @classmethod
-    def load(cls, path_or_name: str | Path, device: str | torch.device = "auto", trust_code: bool = False) -> Completer:
-        """Load a checkpoint folder or a shipped name; see :func:`completion.checkpoint.load`.
+    def load(
+        cls,
+        path_or_name: str | Path,
+        device: str | torch.device = "auto",
+        trust_code: bool = False,
+        memory_budget: int | None = None,
+    ) -> Completer:
+        """Load a checkpoint folder or a shipped name.
+
+        Args:
+            path_or_name, device, trust_code: see :func:`completion.checkpoint.load`.
+            memory_budget: bytes that clouds may take on a CUDA device, see :class:`completion.batches.Batches`.
 
         Raises:
             CheckpointError: it is missing, broken, not trusted, or does not fit.
+            ValueError: a budget that is none.
         """
-        return cls(load(path_or_name, device, trust_code))
+        return cls(load(path_or_name, device, trust_code), memory_budget)
 
-    @torch.no_grad()
     def __call__(
         self,
         clouds: Sequence[ArrayLike],
@@ -73,33 +84,43 @@ class Completer:
         Raises:
             CompletionError: for the first cloud that :func:`problem` refuses, or an output that is not finite.
             ValueError: lists of different lengths.
+            completion.batches.OutOfMemory: if not even one cloud fits into the device's memory.
         """
+        outcomes = self.outcomes(clouds, seeds, truths)
+        made = [outcome for outcome in outcomes if not isinstance(outcome, CompletionError)]
+        for outcome in outcomes:
+            if isinstance(outcome, CompletionError):
+                raise outcome
+        return made
+
+    def outcomes(
+        self,
+        clouds: Sequence[ArrayLike],
+        seeds: Sequence[int] | None = None,
+        truths: Sequence[ArrayLike] | None = None,
+    ) -> list[NDArray[np.float32] | CompletionError]:
+        """The same, with the error in the place of each cloud that cannot be completed."""
         seeds = [0] * len(clouds) if seeds is None else seeds
         if len(seeds) != len(clouds) or (truths is not None and len(truths) != len(clouds)):
             raise ValueError(f"{len(clouds)} clouds need as many seeds and truths, got {len(seeds)} seeds")
-        count = self.config["input_points"]
-        transforms, inputs = [], []
+        found: dict[int, NDArray[np.float32] | CompletionError] = {}
+        transforms, inputs = {}, []
         for i, (cloud, seed) in enumerate(zip(clouds, seeds, strict=True)):
             reason = problem(cloud)
             if reason is not None:
-                raise CompletionError(i, reason)
+                found[i] = CompletionError(i, reason)
+                continue
             points = np.asarray(cloud, np.float64)
-            transform = normalisation(self.config["normalisation"], points, None if truths is None else truths[i])
-            chosen = sample_indices(len(points), count, np.random.default_rng(seed))
-            transforms.append(transform)
-            inputs.append(transform.to_network(points[chosen]))
-        results: list[NDArray[np.float32]] = []
-        for start in range(0, len(inputs), _CHUNK):
-            batch = torch.from_numpy(np.stack(inputs[start : start + _CHUNK])).to(self.device)
-            fine = self.checkpoint.network(batch).fine.float().cpu().numpy()
-            results += [
-                transform.to_cloud(cloud)
-                for transform, cloud in zip(transforms[start : start + _CHUNK], fine, strict=True)
-            ]
-        for i, cloud in enumerate(results):
-            if not np.isfinite(cloud).all():
-                raise CompletionError(i, f"{self.checkpoint.path} predicts points that are not finite")
-        return results
+            chosen = sample_indices(len(points), self.config["input_points"], np.random.default_rng(seed))
+            transforms[i] = normalisation(self.config["normalisation"], points, None if truths is None else truths[i])
+            inputs.append(transforms[i].to_network(points[chosen]))
+        fine = self.batches(np.stack(inputs)) if inputs else ()
+        for (i, transform), points in zip(transforms.items(), fine, strict=True):
+            completed = transform.to_cloud(points)
+            finite = np.isfinite(completed).all()
+            reason = f"{self.checkpoint.path} predicts points that are not finite"
+            found[i] = completed if finite else CompletionError(i, reason)
+        return [found[i] for i in range(len(clouds))]
 
 
 def problem(cloud: Any) -> str | None:
