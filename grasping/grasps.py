@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,21 +109,24 @@ class Grasps:
         return Grasps(**values)
 
     @classmethod
-    def load(cls, path: Path) -> Grasps:
-        """Read one ``.npy`` dump file by the rules of :func:`read_dump_file`.
+    def load(cls, source: Path | BinaryIO) -> Grasps:
+        """Read one ``.npy`` dump file, or a stream of one, by the rules of :func:`read_dump_file`.
 
         Raises:
             GraspFileError: if the file is missing, truncated, pickled or of another shape or type.
         """
-        return read_dump_file(path)[0]
+        return read_dump_file(source)[0]
 
 
-def read_dump_file(path: Path) -> tuple[Grasps, str]:
+def read_dump_file(source: Path | BinaryIO) -> tuple[Grasps, str]:
     """Read one ``.npy`` dump file, never unpickling it and never believing a size that its header only claims.
 
     Read are ``(N, 17)`` arrays of floats or integers of any width, which become float64. Any array without elements,
     such as the ``(0,)`` of an empty list, is a view without grasps; a single ``(17,)`` row is one grasp. Numbers are
     not looked at: which rows can be graded is the scorer's business.
+
+    Args:
+        source: the file; or a seekable stream of such a file, whose attribute ``name`` says in messages what it is.
 
     Returns:
         The grasps, and a note on what was repaired ('' where nothing was).
@@ -129,34 +135,54 @@ def read_dump_file(path: Path) -> tuple[Grasps, str]:
         GraspFileMissingError: if there is no such file.
         GraspFileError: if it is no file, cannot be opened, is truncated, pickled, or of another shape or type.
     """
-    path = Path(path)
+    stream = None if isinstance(source, str | os.PathLike) else source
+    name = str(source if stream is None else getattr(stream, "name", "a stream"))
     try:
-        if not path.is_file():
-            if path.exists():
-                raise GraspFileError(f"{path}: a folder or device, where a grasp file is due; remove it")
-            raise GraspFileMissingError(f"{path}: no such grasp file")
-        # Mapped: numpy then compares the header's claim with the file's size before anything is allocated.
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if stream is not None:
+            array = _read_stream(stream)
+        else:
+            path = Path(name)
+            if not path.is_file():
+                if path.exists():
+                    raise GraspFileError(f"{path}: a folder or device, where a grasp file is due; remove it")
+                raise GraspFileMissingError(f"{path}: no such grasp file")
+            # Mapped: numpy then compares the header's claim with the file's size before anything is allocated.
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except GraspFileError:
         raise
     except OSError as error:
-        raise GraspFileError(f"{path}: cannot be opened ({error.strerror or error}); write it again") from None
+        raise GraspFileError(f"{name}: cannot be opened ({error.strerror or error}); write it again") from None
     except Exception as error:  # numpy lets what its parsers meet through: header syntax, zip archives, sizes
         reason = " ".join(str(error).split()).split(". ")[0]  # numpy goes on to advise unpickling
-        raise _not_a_dump(path, reason or type(error).__name__) from None
-    if not isinstance(mapped, np.ndarray):
-        mapped.close()
-        raise _not_a_dump(path, "an archive of arrays")
-    if mapped.dtype.kind not in "fiu":
-        raise _not_a_dump(path, f"an array of type {mapped.dtype}, not of numbers")
-    if mapped.size == 0:
-        return Grasps.empty(), "" if mapped.shape == (0, COLUMNS) else f"shape {mapped.shape} read as no grasps"
-    if mapped.shape == (COLUMNS,):
-        return Grasps.from_array(mapped[None]), f"shape {mapped.shape} read as one grasp"
-    if mapped.ndim != 2 or mapped.shape[1] != COLUMNS:
-        raise _not_a_dump(path, f"shape {mapped.shape}")
-    return Grasps.from_array(mapped), ""
+        raise _not_a_dump(name, reason or type(error).__name__) from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise _not_a_dump(name, "an archive of arrays")
+    if array.dtype.kind not in "fiu":
+        raise _not_a_dump(name, f"an array of type {array.dtype}, not of numbers")
+    if array.size == 0:
+        return Grasps.empty(), "" if array.shape == (0, COLUMNS) else f"shape {array.shape} read as no grasps"
+    if array.shape == (COLUMNS,):
+        return Grasps.from_array(array[None]), f"shape {array.shape} read as one grasp"
+    if array.ndim != 2 or array.shape[1] != COLUMNS:
+        raise _not_a_dump(name, f"shape {array.shape}")
+    return Grasps.from_array(array), ""
 
 
-def _not_a_dump(path: Path, why: str) -> GraspFileError:
-    return GraspFileError(f"{path}: not a grasp dump of shape (N, {COLUMNS}) ({why[:200]}); write it again")
+def _read_stream(stream: BinaryIO) -> Any:
+    """Read an array from a stream, whose length its header must not exceed."""
+    start, end = stream.tell(), stream.seek(0, os.SEEK_END)
+    stream.seek(start)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    read_header = headers.get(np.lib.format.read_magic(stream))
+    if read_header is None:
+        raise ValueError("a format version that no array of numbers has")
+    shape, _, dtype = read_header(stream)
+    if math.prod(shape) * dtype.itemsize > end - stream.tell():
+        raise ValueError("shorter than its header says")
+    stream.seek(start)
+    return np.load(stream, allow_pickle=False)
+
+
+def _not_a_dump(name: str, why: str) -> GraspFileError:
+    return GraspFileError(f"{name}: not a grasp dump of shape (N, {COLUMNS}) ({why[:200]}); write it again")

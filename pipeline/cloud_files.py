@@ -1,4 +1,4 @@
-"""One ``.npz`` a view: the clouds of its objects, and, for observations, what lies around them."""
+"""One ``.npz`` a view, loose or packed: the clouds of its objects, and, for observations, what lies around them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import ArtifactError, atomic_write
+from pipeline.view_files import open_view
 
 FORMAT_VERSION = 1
 OK = "ok"
@@ -97,11 +98,13 @@ def _arrays(clouds: ObjectClouds) -> dict[str, NDArray]:
 
 def _read(path: Path) -> dict[str, NDArray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_view(path) as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         version = int(arrays["format_version"])
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the stage that writes it again") from None
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{error}; run the stage that writes it again") from None
+    except ArtifactError:
+        raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path}: broken ({error}); delete it and its folder's stamp, and run again") from None
     if version != FORMAT_VERSION:

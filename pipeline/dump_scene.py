@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from grasping import protocol
 from grasping.geometry import ObjectGeometry
-from grasping.grasps import GraspFileError, GraspFileMissingError, Grasps, read_dump_file
+from grasping.grasps import GraspFileError, GraspFileMissingError, Grasps
 from grasping.prepared import PreparedObject
 from grasping.protocol import ViewScore
 from grasping.utility import accuracy_table, average_precision
 from pipeline.datasets.graspnet import GraspNetDataset
+from pipeline.view_files import read_grasps
 
 FloatArray = NDArray[np.float64]
 
@@ -207,7 +208,7 @@ def _score_view(job: SceneJob, truth: SceneTruth, view: int, result: ViewResult)
     poses = truth.poses(view)
     result.poses = hashlib.sha256(poses[0].tobytes() + poses[1].tobytes()).hexdigest()[:16]
     try:
-        grasps, note = read_dump_file(job.dump_file(view))
+        grasps, note = read_grasps(job.dump_file(view))
     except GraspFileMissingError:
         result.state = MISSING  # summed up by the caller: half a dump would be thousands of lines
         return

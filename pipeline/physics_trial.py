@@ -182,12 +182,12 @@ class _Grasp:
 
 def _grasp(request: TrialRequest, source: _Source) -> _Grasp:
     from grasping import protocol
-    from grasping.grasps import Grasps
     from pipeline.datasets.graspnet import GraspNetDataset
     from pipeline.physics_score import hand_rotation, in_objects, prepare
     from pipeline.truth import scored_object
+    from pipeline.view_files import load_grasps
 
-    grasps = Grasps.load(view_file(unit_folder(source.dump, request.scene, source.camera), request.view, ".npy"))
+    grasps = load_grasps(view_file(unit_folder(source.dump, request.scene, source.camera), request.view, ".npy"))
     dataset = GraspNetDataset(source.dataset, source.camera)
     ids = dataset.object_ids(request.scene)
     objects = [scored_object(dataset, object_id, source.cache)[0] for object_id in ids]

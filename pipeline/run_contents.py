@@ -25,6 +25,7 @@ from pipeline.dump_result import ranges
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, located, unit_folder, view_file
 from pipeline.score import GRASPS_FILE
 from pipeline.scorers import PHYSICS
+from pipeline.view_files import load_grasps, views_in
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class RunContents:
         scenes = _numbers(path.parent.name.removeprefix("scene_") for path in base.glob(f"scene_*/{camera}"))
         if scene not in scenes:
             raise self._absent(f"no scene {scene} of {camera}", ranges(scenes))
-        views = _numbers(path.stem for path in unit_folder(base, scene, camera).glob("*.npz"))
+        views = views_in(unit_folder(base, scene, camera), ".npz")
         if view not in views:
             raise self._absent(f"no view {view} of scene {scene}", ranges(views))
         return Place(camera, scene, view)
@@ -145,7 +146,7 @@ class RunContents:
             raise ArtifactError(f"{scores}: made from another dump than now lies in the run; run the stages again")
         rows = pd.read_parquet(scores / GRASPS_FILE, filters=[("view", "==", place.view)])
         rows = rows.sort_values("rank", ignore_index=True)
-        grasps = Grasps.load(place.file(self.folder.dump(arm, generator), ".npy"))[rows["row"].to_numpy(np.int64)]
+        grasps = load_grasps(place.file(self.folder.dump(arm, generator), ".npy"))[rows["row"].to_numpy(np.int64)]
         return ScoredGrasps(replace(grasps, width=rows["width"].to_numpy(np.float64)), rows)
 
     def _folders(self) -> list[str]:

@@ -18,6 +18,7 @@ from pipeline.report.choice import Choice
 from pipeline.report.counts import outcome
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import metric
+from pipeline.view_files import load_grasps
 
 MOST_GRASPS = 15  # of the pictures; the panel in 3-D shows more on demand
 
@@ -104,7 +105,7 @@ def _arm(
     note = _note(data, setting, choice, arm, own)
     try:
         clouds = load_clouds(data.folder.clouds(arm) / f"{unit}.npz")
-        grasps = Grasps.load(data.folder.dump(arm, setting.generator) / f"{unit}.npy")
+        grasps = load_grasps(data.folder.dump(arm, setting.generator) / f"{unit}.npy")
     except (ArtifactError, GraspFileError) as error:
         return _without(arm, note, str(error))
     rows = own[(own["arm"] == arm) & (own["row"] < len(grasps))].sort_values("rank", kind="stable")
