@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+_CELLS_A_POINT = 64  # more of them, and sorting the points is faster
 
 
 def voxel_downsample(points: ArrayLike, size: float) -> NDArray[np.float32]:
@@ -21,13 +25,33 @@ def voxel_downsample(points: ArrayLike, size: float) -> NDArray[np.float32]:
     p = np.asarray(points, dtype=np.float64).reshape(-1, 3)
     if len(p) == 0:
         return np.zeros((0, 3), np.float32)
-    cells = np.floor(p / size).astype(np.int64)
-    cells -= cells.min(axis=0)
-    extent = cells.max(axis=0) + 1
-    key = (cells[:, 0] * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]
-    _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
-    sums = np.stack([np.bincount(inverse, weights=p[:, axis]) for axis in range(3)], axis=1)
+    axes = np.ascontiguousarray(p.T)  # several times faster than rows
+    cells = np.floor(axes / size).astype(np.int64)
+    cells -= cells.min(axis=1, keepdims=True)
+    extent = cells.max(axis=1) + 1
+    key = (cells[0] * extent[1] + cells[1]) * extent[2] + cells[2]
+    voxel, counts = _numbered(key, extent)
+    sums = np.stack([np.bincount(voxel, weights=axis) for axis in axes], axis=1)
     return (sums / counts[:, None]).astype(np.float32)
+
+
+def _numbered(key: NDArray[np.int64], extent: NDArray[np.int64]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Number the voxels that have points, in the order of their keys: whose each of N points is, and how many each has.
+
+    An object fills its box well enough that to mark the cells of the whole box is several times faster than to sort.
+    """
+    sides = [int(side) for side in extent]
+    cells = math.prod(sides)
+    if min(sides) < 1 or cells > _CELLS_A_POINT * len(key):  # or numbers too large to be counted
+        _, voxel, counts = np.unique(key, return_inverse=True, return_counts=True)
+        return voxel, counts
+    taken = np.zeros(cells, np.bool_)
+    taken[key] = True
+    place = np.flatnonzero(taken)
+    number = np.empty(cells, np.int32)
+    number[place] = np.arange(len(place), dtype=np.int32)
+    numbers = number[key]
+    return numbers, np.bincount(numbers)
 
 
 def backproject(depth: ArrayLike, intrinsics: ArrayLike) -> NDArray[np.float32]:

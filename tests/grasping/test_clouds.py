@@ -29,6 +29,24 @@ def test_order_of_points_does_not_matter() -> None:
     assert a == pytest.approx(b, abs=1e-6)
 
 
+@pytest.mark.parametrize("spread", [0.01, 0.1, 1.0, 1e4, 1e30])
+def test_marking_cells_gives_the_bits_of_sorting(spread: float) -> None:
+    points = np.random.default_rng(2).normal(scale=spread, size=(5000, 3)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # the largest have no cell that can be counted
+        np.testing.assert_array_equal(voxel_downsample(points, 0.01), sorted_into_voxels(points, 0.01))
+
+
+def sorted_into_voxels(points: np.ndarray, size: float) -> np.ndarray:
+    p = points.astype(np.float64)
+    cells = np.floor(p / size).astype(np.int64)
+    cells -= cells.min(axis=0)
+    extent = cells.max(axis=0) + 1
+    key = (cells[:, 0] * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]
+    _, voxel, counts = np.unique(key, return_inverse=True, return_counts=True)
+    sums = np.stack([np.bincount(voxel, weights=axis) for axis in p.T], axis=1)
+    return (sums / counts[:, None]).astype(np.float32)
+
+
 @pytest.mark.parametrize("size", [0.0, -1.0])
 def test_voxel_size_must_be_positive(size: float) -> None:
     with pytest.raises(ValueError, match="positive"):
