@@ -1,6 +1,7 @@
 """From partial scene observations to grasp utility, arm against arm: the map of the house.
 
-Stages meet only in files below one run folder; each is a module with one ``run`` and a command of its own.
+Stages meet only in files below one run folder; each is a module and a command of its own. The
+first five say by ``plans`` which units they have and what each is made from; the last two ``run``.
 
 =============  ==========================================  ==================================================
 stage          reads                                       writes
@@ -22,14 +23,18 @@ commands
 a run
     ``config`` with ``config_sections`` and ``arms`` (the experiment file and every default), ``selection`` (scenes and
     views), ``experiment`` (the stages in order), ``declaration`` (what was declared before results), ``run_folder``
-    (paths and units), ``artifacts`` (fingerprints, stamps, locks), ``engine`` (processes), ``summary``
-    (``summary.json``).
+    (paths), ``artifacts`` (fingerprints, stamps, locks), ``summary`` (``summary.json``).
+how a run is carried out
+    ``units`` (a unit of work, planned and made), ``schedule`` (each as soon as what it reads is finished),
+    ``run_progress`` (how far it is), ``engine_options`` (what the command line says of it), ``engines/`` (where units
+    run: processes, Dask, Slurm), ``store`` with ``store_gc`` (finished units that runs share), ``view_files`` (a unit's
+    files of single views, packed or not).
 clouds and grasps
-    ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` (a method in
-    another environment), ``completed_unit`` (the work of ``complete``), ``truth`` (true surfaces), ``fidelity`` with
-    ``metric_names`` (completion metrics in two units), ``grasp_rows`` (columns of a scored grasp), ``scorers`` (which
-    there are), ``physics_score`` and ``physics_utility`` (the second opinion), ``physics_trial`` with
-    ``physics_pictures`` (one trial as a picture strip), ``visibility`` and ``explained_view`` (the work of
+    ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` (a method in another
+    environment), ``arm_completion`` and ``completed_unit`` (the work of ``complete``), ``truth`` (true surfaces),
+    ``fidelity`` with ``metric_names`` (completion metrics in two units), ``grasp_rows`` (columns of a scored grasp),
+    ``scorers`` (which there are), ``physics_score`` and ``physics_utility`` (the second opinion), ``physics_trial``
+    with ``physics_pictures`` (one trial as a picture strip), ``visibility`` and ``explained_view`` (the work of
     ``explain``).
 what ``aggregate`` makes
     ``run_rows`` (the rows that it rests on), ``estimates`` (means and differences by scene), ``attribution`` (where
@@ -40,7 +45,7 @@ several runs
     ``compare`` (their arms as if of one run), ``comparable`` (what they must share for that).
 people at work on a run
     ``view`` with ``viewer`` (layers of any view, in a browser), ``notebook`` (:func:`load_run`: tables and clouds as
-    arrays), both by ``run_contents``.
+    arrays), both by ``run_contents``; ``dump_export`` (its grasps as graspnetAPI reads them).
 without an experiment
     ``score_dump`` with ``dump_scene`` (its workers), ``dump_result``, ``dump_text`` and ``true_grasps`` (AP of
     anybody's grasps), ``frame`` with ``segment`` and ``frame_picture`` (one RGB-D image of the user's own), ``pairs``

@@ -96,12 +96,18 @@ class FileHashes:
     def __init__(self, memo: Path) -> None:
         self._memo = memo
         self._known: dict[str, list[Any]] = {}
+        self._seen: dict[Path, str] = {}
         self._changed = False
         with contextlib.suppress(OSError, ValueError):
             known = json.loads(memo.read_text())
             self._known = known if isinstance(known, dict) else {}
 
     def __call__(self, path: Path) -> str:
+        if path not in self._seen:  # arms ask for the same files, and a shared file system is slow to tell their state
+            self._seen[path] = self._hash(path)
+        return self._seen[path]
+
+    def _hash(self, path: Path) -> str:
         try:
             status = path.stat()
         except OSError:
@@ -197,26 +203,43 @@ def why_stale(path: Path, made_from: Mapping[str, Any]) -> str | None:
 
 
 @contextlib.contextmanager
-def run_lock(run: Path) -> Iterator[None]:
-    """Hold a run folder for one process.
+def run_lock(run: Path, share: tuple[int, int] | None = None) -> Iterator[None]:
+    """Hold a run folder for one process, or for the shares of one job array.
+
+    A whole run holds ``.lock`` and suffers no share beside it. A share holds a file of its own, and ``.lock`` only
+    while it takes that; shares of another number of parts would do the same units twice and are refused.
 
     Raises:
         ArtifactError: if the folder cannot be written, or another process holds it.
     """
+    mine = None if share is None else run / f".lock.{share[0]}-of-{share[1]}"
     try:
         run.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(run / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise ArtifactError(
-            f"{run}: another grasp-utility works in this folder; wait for it or choose another --out"
-        ) from None
+        # What starts at the same time as we holds the first lock for a moment only, if it is a share.
+        whole = filelock.FileLock(run / ".lock", timeout=0 if share is None else 10)
+        whole.acquire()
+        try:
+            for other in sorted(run.glob(".lock.*-of-*")):
+                if other != mine and (share is None or not other.name.endswith(f"-of-{share[1]}")):
+                    with filelock.FileLock(other, timeout=0):
+                        pass
+            held = whole
+            if mine is not None:
+                held = filelock.FileLock(mine, timeout=0)
+                held.acquire()
+                whole.release()
+        except BaseException:
+            whole.release()
+            raise
+    except filelock.Timeout as busy:
+        what = "a task of a job array" if ".lock." in Path(busy.lock_file).name else "another grasp-utility"
+        raise ArtifactError(f"{run}: {what} works in this folder; wait for it or choose another --out") from None
     except OSError as error:
         raise ArtifactError(f"{run}: cannot be written ({error.strerror or error}); choose another --out") from None
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 def derive_seed(*parts: Any) -> int:

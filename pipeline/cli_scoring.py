@@ -77,7 +77,7 @@ def score_dump(
     from pipeline import dump_text
     from pipeline.artifacts import atomic_write, default_cache
     from pipeline.dump_result import read_result
-    from pipeline.engine import default_workers
+    from pipeline.engines.local import default_workers
     from pipeline.score_dump import Request
     from pipeline.score_dump import score_dump as carry_out
 

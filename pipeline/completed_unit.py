@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grasping.clouds import voxel_downsample
+from pipeline.arm_completion import completion_of
 from pipeline.artifacts import atomic_write, derive_seed
-from pipeline.cloud_files import OK, ObjectClouds, Observation, load_observation, save_clouds
+from pipeline.cloud_files import OK, ObjectClouds, load_observation, save_clouds
 from pipeline.command_completer import CommandCompleter, OutputError, PartialCloud
 from pipeline.config import Arm
 from pipeline.frames import network_frame
@@ -32,13 +34,27 @@ TOO_FEW = f"fewer than {MIN_POINTS} points: observation kept"
 METRICS_FILE = "completion.parquet"
 COMMAND_WORK = ".command"  # in a unit's folder, while a command completes it
 
-# Takes partial clouds, T_table_camera and one seed a cloud, gives completed clouds; all in the camera frame, metres.
-Completion = Callable[[list[NDArray[np.float32]], NDArray[np.float64], list[int]], list[NDArray[np.float32]]]
+# Clouds that are gathered over views before they are completed: no network gains by more at once, and so many with
+# what is made of them take some 100 MB.
+AT_ONCE = 256
+
+# Takes N partial clouds, T_table_camera ((4, 4), or (N, 4, 4) where they are of several views) and N seeds, gives N
+# completed clouds; all in the camera frame, metres. In the place of a cloud that fails stands the CompletionError.
+Completion = Callable[[list[NDArray[np.float32]], NDArray[np.float64], list[int]], Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One unit: the views of one scene, camera and arm."""
+    """One unit: the views of one scene, camera and arm.
+
+    Attributes:
+        arm, device, trust_code, identity: what completes, see :func:`pipeline.arm_completion.completion_of`.
+        unit: which views.
+        observations, out: the unit's folders.
+        surfaces: true surfaces of the dataset's models.
+        density: to which clouds are brought, metres.
+        seed: of the experiment.
+    """
 
     arm: Arm
     unit: SceneUnit
@@ -47,7 +63,9 @@ class Job:
     surfaces: TrueSurfaces
     density: float
     seed: int
-    complete: Completion | CommandCompleter | None = None
+    device: str = "cpu"
+    trust_code: bool = False
+    identity: str = ""
 
 
 def network_completion(completer: Any, frame: str, merge: str) -> Completion:
@@ -59,14 +77,15 @@ def network_completion(completer: Any, frame: str, merge: str) -> Completion:
         merge: ``replace`` or ``append``.
     """
 
-    def complete(
-        clouds: list[NDArray[np.float32]], T_table_camera: NDArray[np.float64], seeds: list[int]
-    ) -> list[NDArray[np.float32]]:
-        R = network_frame(frame, T_table_camera)
-        turned = [(cloud @ R.T).astype(np.float32) for cloud in clouds]
-        made = [(np.asarray(cloud) @ R).astype(np.float32) for cloud in completer(turned, seeds)]
-        if merge == "append":
-            made = [np.concatenate([cloud, more]) for cloud, more in zip(clouds, made, strict=True)]
+    def complete(clouds: list[NDArray[np.float32]], T_table_camera: NDArray[np.float64], seeds: list[int]) -> list[Any]:
+        frames = [network_frame(frame, T) for T in np.broadcast_to(T_table_camera, (len(clouds), 4, 4))]
+        turned = [(cloud @ R.T).astype(np.float32) for cloud, R in zip(clouds, frames, strict=True)]
+        made: list[Any] = completer.outcomes(turned, seeds)
+        for index, (cloud, R) in enumerate(zip(clouds, frames, strict=True)):
+            if isinstance(made[index], np.ndarray):
+                made[index] = (made[index] @ R).astype(np.float32)
+                if merge == "append":
+                    made[index] = np.concatenate([cloud, made[index]])
         return made
 
     return complete
@@ -74,32 +93,79 @@ def network_completion(completer: Any, frame: str, merge: str) -> Completion:
 
 def complete_unit(job: Job) -> list[dict[str, Any]]:
     """Write the clouds and metrics of one unit; an object that cannot be completed is a problem, with its reason."""
+    rows: list[dict[str, Any]] = []
     with _completing(job) as complete:
-        return _complete_views(job, complete)
+        for views in _gathered(job):
+            for view, made in zip(views, complete(views), strict=True):
+                rows += _write_view(job, view, made)
+    if rows:
+        with atomic_write(job.out / METRICS_FILE) as stream:
+            pq.write_table(pa.Table.from_pylist(rows), stream)
+    failed = [row for row in rows if row["status"].startswith("failed")]
+    return [{"view": row["view"], "object": row["object"], "reason": row["status"]} for row in failed]
 
 
-# Takes a view's number, what was observed, and the true surfaces; gives the completed clouds.
-_ViewCompletion = Callable[[int, Observation, list[NDArray[np.float32]]], ObjectClouds]
+@dataclass(frozen=True)
+class _SeenView:
+    """One view's observation, without what lies around the objects."""
+
+    number: int
+    objects: ObjectClouds
+    T_table_camera: NDArray[np.float64]
+
+
+def _seen(job: Job) -> Iterator[_SeenView]:
+    for number in job.unit.views:
+        source = view_file(job.observations, number, ".npz")
+        if source.exists():  # else the view could not be observed; `observe` has recorded why
+            observation = load_observation(source)
+            yield _SeenView(number, observation.objects, observation.T_table_camera)
+
+
+def _gathered(job: Job) -> Iterator[list[_SeenView]]:
+    """Give the unit's views, several at once; which do not depend on anything but their clouds."""
+    views: list[_SeenView] = []
+    clouds = 0
+    for view in _seen(job):
+        if views and clouds + len(view.objects.clouds) > AT_ONCE:
+            yield views
+            views, clouds = [], 0
+        views.append(view)
+        clouds += len(view.objects.clouds)
+    if views:
+        yield views
+
+
+# Takes views and gives the clouds of each.
+_ViewsCompletion = Callable[[list[_SeenView]], list[ObjectClouds]]
 
 
 @contextmanager
-def _completing(job: Job) -> Iterator[_ViewCompletion]:
-    """Give the function that completes a view of the unit; a command completes all of them before."""
-    if isinstance(job.complete, CommandCompleter):
-        with _completed_by_command(job, job.complete) as read:
-            yield read
-        return
+def _completing(job: Job) -> Iterator[_ViewsCompletion]:
+    """Give the function that completes views of the unit; a command completes all of them before."""
+    loaded = completion_of(job.arm, job.device, job.trust_code, job.identity)
+    if isinstance(loaded, CommandCompleter):
+        with _completed_by_command(job, loaded) as read:
+            yield lambda views: [read(view) for view in views]
+    elif loaded is None:  # nothing to be done, or where the true surface is read
+        yield lambda views: [view.objects for view in views]
+    else:
+        yield lambda views: _complete_together(job, views, loaded)
 
-    def complete(view: int, observation: Observation, truth: list[NDArray[np.float32]]) -> ObjectClouds:
-        partial = observation.objects
-        if job.arm.completion == "none":
-            return partial
-        if job.arm.completion == "truth":
-            return _perfect(partial, truth)
-        assert job.complete is not None and not isinstance(job.complete, CommandCompleter)  # run has loaded it
-        return complete_objects(partial, observation.T_table_camera, job.complete, _seeds(job, view, partial))
 
-    yield complete
+def _complete_together(job: Job, views: list[_SeenView], complete: Completion) -> list[ObjectClouds]:
+    """Complete the objects of several views in one call."""
+    counts = [len(view.objects.clouds) for view in views]
+    together = ObjectClouds(
+        np.concatenate([view.objects.object_ids for view in views]),
+        tuple(cloud for view in views for cloud in view.objects.clouds),
+        tuple(text for view in views for text in view.objects.status),
+    )
+    poses = np.repeat(np.stack([view.T_table_camera for view in views]), counts, axis=0)
+    seeds = [seed for view in views for seed in _seeds(job, view.number, view.objects)]
+    made = complete_objects(together, poses, complete, seeds)
+    ends = np.cumsum([0, *counts]).tolist()
+    return [ObjectClouds(made.object_ids[a:b], made.clouds[a:b], made.status[a:b]) for a, b in pairwise(ends)]
 
 
 def _seeds(job: Job, view: int, partial: ObjectClouds) -> list[int]:
@@ -108,28 +174,24 @@ def _seeds(job: Job, view: int, partial: ObjectClouds) -> list[int]:
 
 
 @contextmanager
-def _completed_by_command(job: Job, command: CommandCompleter) -> Iterator[_ViewCompletion]:
+def _completed_by_command(job: Job, command: CommandCompleter) -> Iterator[Callable[[_SeenView], ObjectClouds]]:
     """Have the command complete the unit's clouds, and give the function that reads those of a view."""
     numbers: dict[tuple[int, int], int] = {}  # (view, place in the view) -> place in the request
 
     def clouds() -> Iterator[PartialCloud]:
-        for view in job.unit.views:
-            source = view_file(job.observations, view, ".npz")
-            if not source.exists():
-                continue
-            observation = load_observation(source)
-            R = network_frame(command.frame, observation.T_table_camera)
-            seeds = _seeds(job, view, observation.objects)
-            for index, cloud in enumerate(observation.objects.clouds):
+        for view in _seen(job):
+            R = network_frame(command.frame, view.T_table_camera)
+            seeds = _seeds(job, view.number, view.objects)
+            for index, cloud in enumerate(view.objects.clouds):
                 if len(cloud) >= MIN_POINTS:
-                    numbers[view, index] = len(numbers)
-                    yield PartialCloud((cloud @ R.T).astype(np.float32), seeds[index], view)
+                    numbers[view.number, index] = len(numbers)
+                    yield PartialCloud((cloud @ R.T).astype(np.float32), seeds[index], view.number)
 
     with command.complete(job.out / COMMAND_WORK, job.unit.scene, job.unit.camera, clouds()) as read:
 
-        def complete(view: int, observation: Observation, _: list[NDArray[np.float32]]) -> ObjectClouds:
-            partial = observation.objects
-            R = network_frame(command.frame, observation.T_table_camera)
+        def complete(view: _SeenView) -> ObjectClouds:
+            partial = view.objects
+            R = network_frame(command.frame, view.T_table_camera)
             made, status = list(partial.clouds), list(partial.status)
             for index, cloud in enumerate(partial.clouds):
                 if 0 < len(cloud) < MIN_POINTS:
@@ -137,7 +199,7 @@ def _completed_by_command(job: Job, command: CommandCompleter) -> Iterator[_View
                 if len(cloud) < MIN_POINTS:
                     continue
                 try:
-                    points = (read(numbers[view, index]) @ R).astype(np.float32)
+                    points = (read(numbers[view.number, index]) @ R).astype(np.float32)
                 except OutputError as error:  # one object's failure is that object's row, not the unit's
                     made[index], status[index] = np.zeros((0, 3), np.float32), f"failed: {error}"
                 else:
@@ -148,43 +210,28 @@ def _completed_by_command(job: Job, command: CommandCompleter) -> Iterator[_View
         yield complete
 
 
-def _complete_views(job: Job, complete: _ViewCompletion) -> list[dict[str, Any]]:
+def _write_view(job: Job, view: _SeenView, made: ObjectClouds) -> list[dict[str, Any]]:
+    """Write one view's clouds, brought to the density, and return their rows."""
     from pipeline.fidelity import fidelity  # torch: what only asks this module for names must not wait for it
 
-    problems: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
-    for view in job.unit.views:
-        source = view_file(job.observations, view, ".npz")
-        if not source.exists():
-            continue  # the view could not be observed; `observe` has recorded why
-        observation = load_observation(source)
-        partial = observation.objects
-        poses = job.surfaces.dataset.object_poses(job.unit.scene, view, [int(i) for i in partial.object_ids])
-        truth = job.surfaces.posed([int(i) for i in partial.object_ids], poses)
-        made = complete(view, observation, truth)
-        clouds = ObjectClouds(
-            made.object_ids, tuple(voxel_downsample(cloud, job.density) for cloud in made.clouds), made.status
-        )
-        save_clouds(view_file(job.out, view, ".npz"), clouds)
-        for index, object_id in enumerate(clouds.object_ids):
-            if clouds.status[index].startswith("failed"):
-                problems.append({"view": view, "object": int(object_id), "reason": clouds.status[index]})
-            rows.append(
-                {
-                    "view": view,
-                    "object": int(object_id),
-                    "status": clouds.status[index],
-                    "observed_points": len(partial.clouds[index]),
-                    "completed_points": len(clouds.clouds[index]),
-                    **fidelity(
-                        clouds.clouds[index], voxel_downsample(truth[index], job.density), partial.clouds[index]
-                    ),
-                }
-            )
-    if rows:
-        with atomic_write(job.out / METRICS_FILE) as stream:
-            pq.write_table(pa.Table.from_pylist(rows), stream)
-    return problems
+    partial = view.objects
+    ids = [int(object_id) for object_id in partial.object_ids]
+    truth = job.surfaces.posed(ids, job.surfaces.dataset.object_poses(job.unit.scene, view.number, ids))
+    if job.arm.completion == "truth":
+        made = _perfect(partial, truth)
+    clouds = tuple(voxel_downsample(cloud, job.density) for cloud in made.clouds)
+    save_clouds(view_file(job.out, view.number, ".npz"), ObjectClouds(made.object_ids, clouds, made.status))
+    return [
+        {
+            "view": view.number,
+            "object": ids[index],
+            "status": made.status[index],
+            "observed_points": len(partial.clouds[index]),
+            "completed_points": len(cloud),
+            **fidelity(cloud, voxel_downsample(truth[index], job.density), partial.clouds[index]),
+        }
+        for index, cloud in enumerate(clouds)
+    ]
 
 
 def _perfect(partial: ObjectClouds, truth: list[NDArray[np.float32]]) -> ObjectClouds:
@@ -197,11 +244,11 @@ def _perfect(partial: ObjectClouds, truth: list[NDArray[np.float32]]) -> ObjectC
 def complete_objects(
     partial: ObjectClouds, T_table_camera: NDArray[np.float64], complete: Completion, seeds: Sequence[int]
 ) -> ObjectClouds:
-    """Complete one view's objects.
+    """Complete objects of one view, or of several.
 
     Args:
         partial: K clouds, camera frame, metres.
-        T_table_camera: ``(4, 4)``.
+        T_table_camera: ``(4, 4)``, or ``(K, 4, 4)`` where they are of several views.
         complete: see :func:`network_completion`.
         seeds: K, one an object.
 
@@ -217,18 +264,14 @@ def complete_objects(
     for index, cloud in enumerate(clouds):
         if 0 < len(cloud) < MIN_POINTS:
             status[index] = TOO_FEW
-    while chosen:
-        try:
-            made = complete([clouds[index] for index in chosen], T_table_camera, [seeds[index] for index in chosen])
-        except CompletionError as error:  # one object's failure is that object's row, not the view's
-            failed = chosen.pop(error.index)
-            clouds[failed] = np.zeros((0, 3), np.float32)
-            status[failed] = f"failed: {error.reason}"
+    poses = T_table_camera if T_table_camera.ndim == 2 else T_table_camera[chosen]
+    made = complete([clouds[index] for index in chosen], poses, [seeds[index] for index in chosen]) if chosen else ()
+    for index, cloud in zip(chosen, made, strict=True):
+        # One object's failure is that object's row, not the view's; a completion from outside may give anything.
+        if isinstance(cloud, CompletionError):
+            clouds[index], status[index] = np.zeros((0, 3), np.float32), f"failed: {cloud.reason}"
+        elif np.isfinite(cloud).all():
+            clouds[index], status[index] = cloud, OK
         else:
-            for index, cloud in zip(chosen, made, strict=True):
-                if np.isfinite(cloud).all():
-                    clouds[index], status[index] = cloud, OK
-                else:  # a completion from outside may give anything
-                    clouds[index], status[index] = np.zeros((0, 3), np.float32), "failed: points that are not finite"
-            break
+            clouds[index], status[index] = np.zeros((0, 3), np.float32), "failed: points that are not finite"
     return ObjectClouds(partial.object_ids, tuple(clouds), tuple(status))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_stamp, run_lock, write_json
+from pipeline.artifacts import FileHashes, read_stamp, run_lock, write_json
 from pipeline.config import ConfigError, Experiment
-from pipeline.run_folder import FAILURE, STAMP, RunFolder, StageReport, unit_folder
+from pipeline.engine_options import Execution, device_of, make_engine
+from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder
+from pipeline.run_progress import Progress
+from pipeline.schedule import StageReport, carry_out
 from pipeline.selection import SceneUnit, select
+from pipeline.units import Known, Plan, Workshop
 
-STAGES = ("observe", "complete", "generate", "score", "explain", "aggregate", "report")
+UNIT_STAGES = ("observe", "complete", "generate", "score", "explain")
+STAGES = (*UNIT_STAGES, "aggregate", "report")
 
 
 class ArmError(ValueError):
@@ -41,7 +47,8 @@ def run_experiment(
     out: Path,
     *,
     device: str,
-    workers: int,
+    workers: int = 0,
+    execution: Execution | None = None,
     stages: tuple[str, ...] = STAGES,
     say: Callable[[str], None],
     trust_code: bool = False,
@@ -53,7 +60,8 @@ def run_experiment(
         experiment: what to compare.
         out: the run folder; what is finished and current in it is left alone.
         device: ``auto``, ``cpu`` or ``cuda``.
-        workers: processes.
+        workers: processes on this machine; 0 makes every unit in this one.
+        execution: how else to carry it out; ``workers`` is then of no account.
         stages: in the order of :data:`STAGES`.
         say: is told one line at a time what goes on.
         trust_code: whether a checkpoint may name code (``module:Class``) that is then imported and run. Never read
@@ -61,38 +69,27 @@ def run_experiment(
         source: the experiment file, for messages.
 
     Raises:
-        ConfigError, DatasetError, CheckpointError, ScorerError, ArtifactError: for what makes the whole run impossible.
+        ConfigError, DatasetError, CheckpointError, ScorerError, ArtifactError, EngineError, StoreError: for what makes
+            the whole run impossible.
     """
-    from pipeline import aggregate, complete, explain, generate, observe, report, score, summary
+    from pipeline import aggregate, report, summary
 
-    folder = RunFolder(out)
-    units = select(experiment)
+    execution = execution or Execution(workers=workers)
+    folder, units = RunFolder(out), select(experiment)
+    shared = execution.of_share(units)
     _writable(experiment.cache_folder())
     try:
-        _check_parts(experiment, device, stages, trust_code)
+        # The machine that hands out the work need not have the GPUs of those that do it.
+        _check_parts(experiment, device if execution.engine == "local" else "cpu", stages, trust_code)
     except ArmError as error:
         raise ConfigError(f"{'' if source is None else f'{source}: '}{error}") from error
-    reports: list[StageReport] = []
-    with run_lock(out):
-        _record(experiment, folder)
-        if "observe" in stages:
-            reports.append(observe.run(experiment, folder, units, workers=workers))
-            say(_line(reports[-1]))
-        if "complete" in stages:
-            for arm in experiment.members():
-                for caveat in complete.caveats(arm):
-                    say(f"note       {arm.name}: {caveat}")
-            reports.append(complete.run(experiment, folder, units, device=device, trust_code=trust_code))
-            say(_line(reports[-1]))
-        if "generate" in stages:
-            reports.append(generate.run(experiment, folder, units, workers=workers))
-            say(_line(reports[-1]))
-        if "score" in stages:
-            reports.append(score.run(experiment, folder, units, workers=workers))
-            say(_line(reports[-1]))
-        if "explain" in stages:
-            reports.append(explain.run(experiment, folder, units, workers=workers))
-            say(_line(reports[-1]))
+    with run_lock(out, execution.share):
+        if execution.share is None:
+            shutil.rmtree(folder.work, ignore_errors=True)  # left over by what was killed
+        reports = _carry_out_units(experiment, folder, shared, execution, device, stages, say, trust_code)
+        if execution.share is not None:
+            problems = collect_problems(experiment, folder, shared)
+            return RunResult(folder, tuple(reports), tuple(problems))
         problems = collect_problems(experiment, folder, units)
         write_json(folder.problems, problems)
         fresh = any(report.made for report in reports)
@@ -110,6 +107,97 @@ def run_experiment(
     return RunResult(folder, tuple(reports), tuple(problems))
 
 
+def _carry_out_units(
+    experiment: Experiment,
+    folder: RunFolder,
+    units: list[SceneUnit],
+    execution: Execution,
+    device: str,
+    stages: tuple[str, ...],
+    say: Callable[[str], None],
+    trust_code: bool,
+) -> list[StageReport]:
+    """Make what the stages before ``aggregate`` lack, and say what each has done."""
+    from pipeline import arm_completion, score
+
+    of_units = tuple(stage for stage in stages if stage in UNIT_STAGES)
+    if not of_units:
+        _record(experiment, folder)
+        return []
+    if execution.store is not None:
+        from pipeline.store import Store
+
+        Store(execution.store).register(folder.root)
+    engine = make_engine(execution, device if "complete" in stages else "cpu", say)
+    try:
+        device = device_of(engine, device) if "complete" in stages else "cpu"
+        _record(experiment, folder)
+        if "complete" in stages:
+            for arm in experiment.members():
+                for caveat in arm_completion.caveats(arm):
+                    say(f"note       {arm.name}: {caveat}")
+        plans = plan_units(experiment, folder, units, stages=of_units, device=device, trust_code=trust_code)
+        if "score" in stages:
+            score.prepare_models(plans, engine)
+        share = None if execution.share is None else "{}/{}".format(*execution.share)
+        reports = carry_out(
+            plans,
+            engine,
+            Workshop(folder.work, execution.store, execution.packed),
+            stages=of_units,
+            retries=execution.retries,
+            progress=Progress(folder.progress_of(share), engine.name, share),
+            say=say,
+        )
+    except BaseException:
+        engine.close(now=True)
+        raise
+    engine.close()
+    for stage in reports:
+        say(_line(stage))
+    return reports
+
+
+def plan_units(
+    experiment: Experiment,
+    folder: RunFolder,
+    units: list[SceneUnit],
+    *,
+    stages: tuple[str, ...] = UNIT_STAGES,
+    device: str = "cpu",
+    trust_code: bool = False,
+    remember: bool = True,
+) -> list[Plan]:
+    """Plan every unit of some stages, before anything that they read is made.
+
+    Args:
+        experiment, folder, units: what, where, of which scenes.
+        stages: of :data:`UNIT_STAGES`; what others make is taken as it lies in the run folder.
+        device, trust_code: see :func:`run_experiment`.
+        remember: whether the hashes of files that were read may be written into the run folder.
+    """
+    from pipeline import complete, explain, generate, observe, score
+
+    hashes, known = FileHashes(folder.hashes), Known()
+    planners: dict[str, Callable[[], list[Plan]]] = {
+        "observe": lambda: observe.plans(experiment, folder, units, hashes),
+        "complete": lambda: complete.plans(
+            experiment, folder, units, hashes, known, device=device, trust_code=trust_code
+        ),
+        "generate": lambda: generate.plans(experiment, folder, units, known),
+        "score": lambda: score.plans(experiment, folder, units, hashes, known),
+        "explain": lambda: explain.plans(experiment, folder, units, hashes, known),
+    }
+    plans: list[Plan] = []
+    for stage in stages:
+        made = planners[stage]()
+        known.add(made)
+        plans += made
+    if remember:
+        hashes.save()
+    return plans
+
+
 def _writable(cache: Path) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -120,7 +208,7 @@ def _writable(cache: Path) -> None:
 def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], trust_code: bool) -> None:
     """Find out before the work begins whether every arm, generator and scorer can be had."""
     from grasping.generators import make_generator
-    from pipeline.complete import describe_arm
+    from pipeline.arm_completion import describe_arm
     from pipeline.scorers import check_available
 
     for arm in experiment.members() if "complete" in stages else ():
@@ -144,7 +232,11 @@ def _record(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def _line(report: StageReport) -> str:
-    parts = [f"{report.made} made" if report.made else "", f"{report.current} up to date" if report.current else ""]
+    stored = f" ({report.stored} from the store)" if report.stored else ""
+    parts = [
+        f"{report.made} made{stored}" if report.made else "",
+        f"{report.current} up to date" if report.current else "",
+    ]
     parts.append(f"{len(report.failures)} FAILED" if report.failures else "")
     return f"{report.stage:<10} {', '.join(part for part in parts if part) or 'nothing to do'}"
 

@@ -43,7 +43,7 @@ from grasping.geometry import ObjectGeometry
 from grasping.grasps import GraspFileError, Grasps
 from grasping.utility import view_utility
 from pipeline import score, visibility
-from pipeline.artifacts import FileHashes, Stamp, atomic_write, fingerprint, read_stamp
+from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp
 from pipeline.cloud_files import load_clouds, load_observation
 from pipeline.config import Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
@@ -55,10 +55,11 @@ from pipeline.explained_view import (
     exchange,
     explain_grasps,
 )
-from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
+from pipeline.run_folder import STAMP, RunFolder, unit_folder, view_file
 from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin_identity
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files, scored_object
+from pipeline.units import Known, Plan, blocked_by
 from pipeline.visibility import OBSERVED_WITHIN, VISIBILITY_FILE
 
 __all__ = [
@@ -69,13 +70,13 @@ __all__ = [
     "VISIBILITY_FILE",
     "explain_unit",
     "plans",
-    "run",
 ]
 
 VERSION = 1
 GRASPS_FILE, CROSSED_FILE = "grasps.parquet", "crossed.parquet"
 EXPLAINED_COLUMNS = tuple(GRASP_COLUMNS.names[2:])
 """What this stage adds to the rows of the scores; view and row tell which."""
+_MAKERS = {"observations": "observe", "clouds": "complete", "dump": "generate", "scores": "score"}
 COMBINATIONS = ("own", "true_collisions", "arm_collisions", "oracle")
 
 
@@ -105,30 +106,23 @@ class Job:
     oracle: tuple[Path, Path] | None
 
 
-def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, workers: int) -> StageReport:
-    """Explain what is missing or stale, the visibility of objects first."""
-    hashes = FileHashes(run.hashes)
-    seen, explained = visibility.plans(experiment, run, units, hashes), plans(experiment, run, units, hashes)
-    hashes.save()
-    reports = [
-        carry_out("explain seen", visibility.visibility_unit, seen, workers=workers),
-        carry_out("explain", explain_unit, explained, workers=workers),
-    ]
-    return StageReport.of("explain", reports)
-
-
-def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes) -> list[Plan]:
-    """Return one plan an arm, generator, scene and camera."""
+def plans(
+    experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes, known: Known
+) -> list[Plan]:
+    """Return one plan a scene and camera for the visibility of objects, and one an arm and generator besides."""
     return [
-        _plan(experiment, run, arm.name, generator.label, unit, hashes)
-        for arm in experiment.members()
-        for generator in experiment.generators
-        for unit in units
+        *visibility.plans(experiment, run, units, hashes, known),
+        *(
+            _plan(experiment, run, arm.name, generator.label, unit, hashes, known)
+            for arm in experiment.members()
+            for generator in experiment.generators
+            for unit in units
+        ),
     ]
 
 
 def _plan(
-    experiment: Experiment, run: RunFolder, arm: str, generator: str, unit: SceneUnit, hashes: FileHashes
+    experiment: Experiment, run: RunFolder, arm: str, generator: str, unit: SceneUnit, hashes: FileHashes, known: Known
 ) -> Plan:
     scorer = next(scorer for scorer in experiment.scorers if scorer != PHYSICS)
     oracle = next((other.name for other in experiment.members() if other.completion == "truth"), None)
@@ -143,11 +137,12 @@ def _plan(
         "scores": folder(run.scores(arm, generator, scorer)),
     }
     out = folder(run.explained(arm, generator))
-    stamps = {name: read_stamp(path / STAMP) for name, path in inputs.items()}
+    needs = {name: known.need(path, f"{path}: no {name}; run `{_MAKERS[name]}` first") for name, path in inputs.items()}
     theirs = None
     if oracle is not None:
         theirs = folder(run.dump(oracle, generator)), folder(run.scores(oracle, generator, scorer))
-    blocked = _blocked(inputs, stamps)
+    wants = [known.need(path, "") for path in theirs or ()]
+    blocked = blocked_by(needs.values()) or _mixed(inputs, known)
     dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
     truth: str | None = None
     try:
@@ -160,8 +155,8 @@ def _plan(
     made_from: dict[str, Any] = {
         "stage": "explain",
         "version": VERSION,
-        **{name: stamp.fingerprint if stamp else None for name, stamp in stamps.items()},
-        "oracle": [stamp.fingerprint if (stamp := read_stamp(path / STAMP)) else None for path in theirs or ()],
+        **{name: need.fingerprint for name, need in needs.items()},
+        "oracle": [want.fingerprint for want in wants],
         "truth": truth,
         "scorer": scorer,
         "protocol": fingerprint(protocol.fingerprint()),
@@ -181,19 +176,28 @@ def _plan(
         density=experiment.density,
         oracle=theirs,
     )
-    return Plan(f"{arm}/{generator}/{unit.label}", out, made_from, job, blocked)
+    return Plan(
+        "explain",
+        f"{arm}/{generator}/{unit.label}",
+        out,
+        unit.scene,
+        unit.camera,
+        made_from,
+        explain_unit,
+        job,
+        arm=arm,
+        needs=tuple(needs.values()),
+        wants=tuple(want for want in wants if want.fingerprint is not None),
+        without={"oracle": [None for _ in wants]},
+        blocked=blocked,
+    )
 
 
-def _blocked(inputs: dict[str, Path], stamps: dict[str, Stamp | None]) -> str | None:
-    """Say why a unit cannot be explained: an input failed, or is not made from what lies in the run now."""
-    stages = {"observations": "observe", "clouds": "complete", "dump": "generate", "scores": "score"}
-    for name, stage in stages.items():
-        if stamps[name] is None:
-            return f"{inputs[name]}: no {name}; run `{stage}` first"
+def _mixed(inputs: dict[str, Path], known: Known) -> str | None:
+    """Say so if an input is not made from what lies in the run now: only single stages can leave it like that."""
     for source, maker in (("clouds", "dump"), ("dump", "scores")):
-        made, used = stamps[source], stamps[maker]
-        if made is not None and used is not None and used.made_from.get(source) != made.fingerprint:
-            return f"{inputs[maker]}: made from other {source} than now lie in the run; run `{stages[maker]}` first"
+        if (known.made_from(inputs[maker]) or {}).get(source) != known.fingerprint(inputs[source]):
+            return f"{inputs[maker]}: made from other {source} than now lie in the run; run `{_MAKERS[maker]}` first"
     return None
 
 

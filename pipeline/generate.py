@@ -21,11 +21,12 @@ import numpy as np
 from grasping.clouds import voxel_downsample
 from grasping.generators import for_view, identity, make_generator
 from grasping.transforms import invert
-from pipeline.artifacts import atomic_write, derive_seed, read_stamp
+from pipeline.artifacts import atomic_write, derive_seed
 from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.config import Arm, Entry, Experiment, GeneratorSection
-from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
+from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
+from pipeline.units import Known, Plan, blocked_by
 
 VERSION = 1
 
@@ -44,36 +45,40 @@ class Job:
     seed: int
 
 
-def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> list[Plan]:
+def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], known: Known) -> list[Plan]:
     """Return one plan an arm, generator, scene and camera."""
     made = {
         generator.label: make_generator(generator.name, **generator.parameters) for generator in experiment.generators
     }
     return [
-        _plan(experiment, run, arm, generator, made[generator.label], unit)
+        _plan(experiment, run, arm, generator, made[generator.label], unit, known)
         for arm in experiment.members()
         for generator in experiment.generators
         for unit in units
     ]
 
 
-def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, workers: int) -> StageReport:
-    """Generate what is missing or stale."""
-    return carry_out("generate", generate_unit, plans(experiment, run, units), workers=workers)
-
-
 def _plan(
-    experiment: Experiment, run: RunFolder, arm: Arm, generator: GeneratorSection, made: Any, unit: SceneUnit
+    experiment: Experiment,
+    run: RunFolder,
+    arm: Arm,
+    generator: GeneratorSection,
+    made: Any,
+    unit: SceneUnit,
+    known: Known,
 ) -> Plan:
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     clouds = unit_folder(run.clouds(arm.name), unit.scene, unit.camera)
     out = unit_folder(run.dump(arm.name, generator.label), unit.scene, unit.camera)
-    observed, completed = read_stamp(observations / STAMP), read_stamp(clouds / STAMP)
+    needs = (
+        known.need(observations, f"{observations}: no observations; run `observe` first"),
+        known.need(clouds, f"{clouds}: no clouds; run `complete` first"),
+    )
     made_from = {
         "stage": "generate",
         "version": VERSION,
-        "observations": observed.fingerprint if observed else None,
-        "clouds": completed.fingerprint if completed else None,
+        "observations": needs[0].fingerprint,
+        "clouds": needs[1].fingerprint,
         "generator": generator.model_dump(),
         "identity": identity(made, unit.scene, unit.camera, unit.views),
         "entry": experiment.entry_of(arm),
@@ -81,13 +86,19 @@ def _plan(
         "seed": experiment.seed,
     }
     job = Job(unit, observations, clouds, out, generator, experiment.entry_of(arm), experiment.density, experiment.seed)
-    label = f"{arm.name}/{generator.label}/{unit.label}"
-    blocked = None
-    if observed is None:
-        blocked = f"{observations}: no observations; run `observe` first"
-    elif completed is None:
-        blocked = f"{clouds}: no clouds; run `complete` first"
-    return Plan(label, out, made_from, job, blocked)
+    return Plan(
+        "generate",
+        f"{arm.name}/{generator.label}/{unit.label}",
+        out,
+        unit.scene,
+        unit.camera,
+        made_from,
+        generate_unit,
+        job,
+        arm=arm.name,
+        needs=needs,
+        blocked=blocked_by(needs),
+    )
 
 
 def generate_unit(job: Job) -> list[dict[str, Any]]:

@@ -25,8 +25,9 @@ from pipeline.artifacts import FileHashes, fingerprint
 from pipeline.cloud_files import OK, ObjectClouds, Observation, save_observation
 from pipeline.config import Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset, View
-from pipeline.run_folder import Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
+from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
+from pipeline.units import Plan
 
 VERSION = 1
 OBSERVATION_VOXEL = 0.003
@@ -123,15 +124,9 @@ def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes
             "voxel": OBSERVATION_VOXEL,
         }
         folder = unit_folder(run.observations, unit.scene, unit.camera)
-        result.append(Plan(unit.label, folder, made_from, Job(experiment.dataset.root, unit, folder)))
-    hashes.save()
+        job = Job(experiment.dataset.root, unit, folder)
+        result.append(Plan("observe", unit.label, folder, unit.scene, unit.camera, made_from, observe_unit, job))
     return result
-
-
-def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, workers: int) -> StageReport:
-    """Observe what is missing or stale."""
-    hashes = FileHashes(run.hashes)
-    return carry_out("observe", observe_unit, plans(experiment, run, units, hashes), workers=workers)
 
 
 def observe_unit(job: Job) -> list[dict[str, Any]]:

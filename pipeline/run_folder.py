@@ -1,19 +1,15 @@
-"""Where everything of a run lies, and the units that its stages work through."""
+"""Where everything of a run lies."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.artifacts import Stamp, file_sizes, why_stale, write_json, write_stamp
-from pipeline.engine import Outcome, run_units
+from pipeline.artifacts import write_json
 
 if TYPE_CHECKING:  # it brings numba, which a worker of another stage does not need
     from pipeline.config import Experiment
@@ -93,9 +89,18 @@ class RunFolder:
         """Of a comparison of runs: from which run each arm comes."""
         return self.root / "sources.json"
 
+    def progress_of(self, share: str | None) -> Path:
+        """How far the run is, or one share of it, written while it works: :mod:`pipeline.run_progress`."""
+        return self.root / ("progress.json" if share is None else f"progress.{share.replace('/', '-of-')}.json")
+
     @property
     def hashes(self) -> Path:
         return self.root / ".hashes.json"
+
+    @property
+    def work(self) -> Path:
+        """Units in the making; what lies here when no run works is left over."""
+        return self.root / ".work"
 
 
 def record_sources(folder: RunFolder, sources: Mapping[str, tuple[Path, str]]) -> None:
@@ -123,103 +128,3 @@ def unit_folder(base: Path, scene: int, camera: str) -> Path:
 
 def view_file(folder: Path, view: int, suffix: str) -> Path:
     return folder / f"{view:04d}{suffix}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One unit: what it depends on, and the argument of the function that makes it.
-
-    Attributes:
-        label: for people.
-        folder: the unit's own folder; its stamp lies in it.
-        made_from: everything the unit depends on.
-        job: handed to the stage's function, which returns the unit's problems.
-        blocked: why the unit cannot be made, where an input of it failed.
-    """
-
-    label: str
-    folder: Path
-    made_from: dict[str, Any]
-    job: Any
-    blocked: str | None = None
-
-    @property
-    def stamp(self) -> Path:
-        return self.folder / STAMP
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What a stage did.
-
-    Attributes:
-        stage: its name.
-        made: units made now.
-        current: units that were finished and up to date.
-        failures: units that failed, with the reason.
-        stale: why each unit was made, by label.
-    """
-
-    stage: str
-    made: int = 0
-    current: int = 0
-    failures: tuple[Outcome, ...] = ()
-    stale: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, stage: str, parts: Sequence[StageReport]) -> StageReport:
-        """Return what a stage did that carries out its units in several parts."""
-        return cls(
-            stage,
-            made=sum(part.made for part in parts),
-            current=sum(part.current for part in parts),
-            failures=tuple(failure for part in parts for failure in part.failures),
-            stale={label: reason for part in parts for label, reason in part.stale.items()},
-        )
-
-
-def carry_out(
-    stage: str,
-    function: Callable[[Any], list[dict[str, Any]]],
-    plans: Sequence[Plan],
-    *,
-    workers: int,
-) -> StageReport:
-    """Make the units that are not finished or stale, and leave the others alone.
-
-    Args:
-        stage: its name, for the progress bar.
-        function: makes one unit from its plan's job and returns its problems.
-        plans: all units of the stage.
-        workers: processes.
-    """
-    for plan in plans:
-        if plan.blocked is not None:
-            plan.stamp.unlink(missing_ok=True)  # what it was made from is gone: it must not pass for current
-    blocked = [Outcome(plan.label, error=plan.blocked) for plan in plans if plan.blocked is not None]
-    possible = [plan for plan in plans if plan.blocked is None]
-    stale = {plan.label: reason for plan in possible if (reason := why_stale(plan.stamp, plan.made_from)) is not None}
-    units = [(plan.label, plan) for plan in possible if plan.label in stale]
-    outcomes = run_units(partial(_make, function), units, workers=workers, title=f"{stage:<9}")
-    failures = (*blocked, *(outcome for outcome in outcomes if outcome.error is not None))
-    folders = {plan.label: plan.folder for plan in plans}
-    for failure in failures:
-        record = {"stage": stage.split()[0], "reason": failure.error, "traceback": failure.trace}
-        write_json(folders[failure.label] / FAILURE, record)
-    return StageReport(
-        stage,
-        made=sum(outcome.error is None for outcome in outcomes),
-        current=len(possible) - len(units),
-        failures=failures,
-        stale=stale,
-    )
-
-
-def _make(function: Callable[[Any], list[dict[str, Any]]], plan: Plan) -> None:
-    # The stamp goes first and comes last: a folder without one is not finished, whatever lies in it.
-    plan.stamp.unlink(missing_ok=True)
-    shutil.rmtree(plan.folder, ignore_errors=True)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    problems = function(plan.job)
-    write_stamp(plan.stamp, Stamp(plan.made_from, problems, time.perf_counter() - start, file_sizes(plan.folder)))

@@ -9,11 +9,12 @@ Writes
     that the protocol keeps, with what became of them (:data:`pipeline.grasp_rows.TRIAL_COLUMNS`) beside.
 
 No torch and no open3d here, so that workers start fast; distances inside models are made beforehand, by
-:func:`_prepare_models`.
+:func:`prepare_models`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,15 +30,17 @@ from grasping.grasps import GraspFileError, Grasps
 from grasping.prepared import prepare_object
 from grasping.protocol import ViewScore
 from pipeline import physics_score
-from pipeline.artifacts import FileHashes, atomic_write, derive_seed, fingerprint, read_stamp, why_stale
+from pipeline.artifacts import FileHashes, atomic_write, derive_seed, fingerprint
 from pipeline.config import Experiment, PhysicsSection
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
-from pipeline.engine import run_units
+from pipeline.engines import Engine
+from pipeline.engines.batch import run_units
 from pipeline.grasp_rows import COLUMNS, grasp_rows
-from pipeline.run_folder import STAMP, Plan, RunFolder, StageReport, carry_out, unit_folder, view_file
+from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin, plugin_identity
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files, scored_object
+from pipeline.units import Known, Plan, blocked_by
 
 VERSION = 1
 GRASPS_FILE, VIEWS_FILE = "grasps.parquet", "views.parquet"
@@ -69,36 +72,36 @@ class Job:
     seed: int = 0
 
 
-def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit], *, workers: int) -> StageReport:
-    """Score what is missing or stale."""
-    hashes = FileHashes(run.hashes)
-    plans = [
-        _plan(experiment, run, arm.name, generator.label, scorer, unit, hashes)
+def plans(
+    experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes, known: Known
+) -> list[Plan]:
+    """Return one plan an arm, generator, scorer, scene and camera."""
+    return [
+        _plan(experiment, run, arm.name, generator.label, scorer, unit, hashes, known)
         for arm in experiment.members()
         for generator in experiment.generators
         for scorer in experiment.scorers
         for unit in units
     ]
-    hashes.save()
-    jobs = [plan.job for plan in plans if plan.blocked is None and why_stale(plan.stamp, plan.made_from) is not None]
-    _prepare_models(jobs, workers)
-    return carry_out("score", score_unit, plans, workers=workers)
 
 
-def _prepare_models(jobs: list[Job], workers: int) -> None:
-    """Read every model once into the cache, making the signed distances that the dataset lacks or has broken.
+def prepare_models(plans: Sequence[Plan], engine: Engine) -> None:
+    """Read every model that stale units need once into the cache, making distances that are lacking or broken.
 
     Otherwise workers that meet the same object first would each do it. A model that cannot be used is not reported
     here: every unit that needs it fails, with the reason.
     """
     wanted: dict[tuple[Path, int, Path], float | None] = {}
-    for job in jobs:
+    for plan in plans:
+        if plan.stage != "score" or plan.blocked is not None or plan.why_stale() is None:
+            continue
+        job: Job = plan.job
         dataset = GraspNetDataset(job.root, job.unit.camera)
         for object_id in dataset.object_ids(job.unit.scene):
             key = (dataset.model_dir(object_id), object_id, job.cache)
             wanted[key] = job.trials.density if job.trials else wanted.get(key)
     models = [(f"model {key[1]:03d}", (*key, density)) for key, density in wanted.items()]
-    run_units(_prepare_model, models, workers=workers, title="models   ")
+    run_units(_prepare_model, models, engine=engine, title="models")
 
 
 def _prepare_model(argument: tuple[Path, int, Path, float | None]) -> None:
@@ -118,12 +121,13 @@ def _plan(
     scorer: str,
     unit: SceneUnit,
     hashes: FileHashes,
+    known: Known,
 ) -> Plan:
     dump = unit_folder(run.dump(arm, generator), unit.scene, unit.camera)
     out = unit_folder(run.scores(arm, generator, scorer), unit.scene, unit.camera)
     dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
-    made = read_stamp(dump / STAMP)
-    blocked = None if made else f"{dump}: no grasps; run `generate` first"
+    needed = known.need(dump, f"{dump}: no grasps; run `generate` first")
+    blocked = blocked_by([needed])
     truth: str | None = None
     try:
         scene_files = [path for object_id in dataset.object_ids(unit.scene) for path in model_files(dataset, object_id)]
@@ -136,7 +140,7 @@ def _plan(
     made_from = {
         "stage": "score",
         "version": VERSION,
-        "dump": made.fingerprint if made else None,
+        "dump": needed.fingerprint,
         "truth": truth,
         "scorer": scorer,
         "protocol": fingerprint(protocol.fingerprint()),
@@ -148,7 +152,19 @@ def _plan(
     elif scorer not in (ANALYTIC, REFEREE):
         made_from["plugin"] = plugin_identity(scorer)
     job = Job(experiment.dataset.root, experiment.cache_folder(), unit, dump, out, scorer, trials, experiment.seed)
-    return Plan(f"{arm}/{generator}/{scorer}/{unit.label}", out, made_from, job, blocked)
+    return Plan(
+        "score",
+        f"{arm}/{generator}/{scorer}/{unit.label}",
+        out,
+        unit.scene,
+        unit.camera,
+        made_from,
+        score_unit,
+        job,
+        arm=arm,
+        needs=(needed,),
+        blocked=blocked,
+    )
 
 
 def score_unit(job: Job) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ from pipeline.artifacts import fingerprint as short_hash
 from pipeline.datasets.graspnet import SPLITS, VIEWS_PER_SCENE, DatasetError, GraspNetDataset
 from pipeline.dump_result import FORMAT_VERSION, ResultError, counted, differing, lost, ranges
 from pipeline.dump_scene import NO_RESULT, SceneJob, SceneScore, score_scene
-from pipeline.engine import run_units
+from pipeline.engines.batch import run_units
 
 VIEWS_A_JOB = 64
 MOST_DIFFERENCES = 8

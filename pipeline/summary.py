@@ -62,8 +62,8 @@ import pandas as pd
 from grasping import protocol
 from pipeline import aggregate, comparable, declaration
 from pipeline.aggregate import WHOLE, Tables
+from pipeline.arm_completion import caveats
 from pipeline.artifacts import ArtifactError, check_version, fingerprint, read_stamp, write_json
-from pipeline.complete import caveats
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
 from pipeline.scorers import PHYSICS

@@ -28,7 +28,7 @@ from grasping.transforms import invert, transform_points
 from grasping.utility import TOP_K
 from pipeline.dump_result import summarize
 from pipeline.dump_scene import AP_KEYS, ROW, SceneJob, SceneScore, SceneTruth, grade_view
-from pipeline.engine import run_units
+from pipeline.engines.batch import run_units
 
 FloatArray = NDArray[np.float64]
 

@@ -35,13 +35,14 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from grasping.transforms import transform_points
-from pipeline.artifacts import FileHashes, atomic_write, read_stamp
+from pipeline.artifacts import FileHashes, atomic_write
 from pipeline.cloud_files import load_observation
 from pipeline.config import Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
-from pipeline.run_folder import STAMP, Plan, RunFolder, unit_folder, view_file
+from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
 from pipeline.truth import SURFACE_VERSION, TrueSurfaces
+from pipeline.units import Known, Plan, blocked_by
 
 VERSION = 1
 VISIBILITY_FILE = "visibility.parquet"
@@ -131,17 +132,19 @@ class Job:
     surfaces: TrueSurfaces
 
 
-def plans(experiment: Experiment, run: RunFolder, units: Sequence[SceneUnit], hashes: FileHashes) -> list[Plan]:
+def plans(
+    experiment: Experiment, run: RunFolder, units: Sequence[SceneUnit], hashes: FileHashes, known: Known
+) -> list[Plan]:
     """Return one plan a scene and camera."""
-    return [_plan(experiment, run, unit, hashes) for unit in units]
+    return [_plan(experiment, run, unit, hashes, known) for unit in units]
 
 
-def _plan(experiment: Experiment, run: RunFolder, unit: SceneUnit, hashes: FileHashes) -> Plan:
+def _plan(experiment: Experiment, run: RunFolder, unit: SceneUnit, hashes: FileHashes, known: Known) -> Plan:
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     out = unit_folder(run.visibility, unit.scene, unit.camera)
-    observed = read_stamp(observations / STAMP)
+    observed = known.need(observations, f"{observations}: no observations; run `observe` first")
     surfaces = TrueSurfaces(GraspNetDataset(experiment.dataset.root, unit.camera), experiment.cache_folder(), hashes)
-    blocked = None if observed else f"{observations}: no observations; run `observe` first"
+    blocked = blocked_by([observed])
     models: str | None = None
     try:
         models = surfaces.made_from(unit.scene)
@@ -150,14 +153,25 @@ def _plan(experiment: Experiment, run: RunFolder, unit: SceneUnit, hashes: FileH
     made_from = {
         "stage": "explain",
         "version": VERSION,
-        "observations": observed.fingerprint if observed else None,
+        "observations": observed.fingerprint,
         "models": models,
         "surfaces": SURFACE_VERSION,
         "observed_within": OBSERVED_WITHIN,
         "samples_per_cell": SAMPLES_PER_CELL,
     }
     job = Job(unit, observations, out, surfaces)
-    return Plan(f"visibility/{unit.label}", out, made_from, job, blocked)
+    return Plan(
+        "explain",
+        f"visibility/{unit.label}",
+        out,
+        unit.scene,
+        unit.camera,
+        made_from,
+        visibility_unit,
+        job,
+        needs=(observed,),
+        blocked=blocked,
+    )
 
 
 def visibility_unit(job: Job) -> list[dict[str, Any]]:

@@ -62,7 +62,10 @@ def test_scripts_are_imported_by_nobody() -> None:
         ("pipeline.score, grasping.protocol", ("torch", "open3d", "matplotlib", "trimesh", "pandas")),
         ("pipeline.generate, grasping.generators.antipodal", ("torch", "open3d", "matplotlib", "pandas")),
         ("pipeline.explain, pipeline.visibility", ("torch", "open3d", "matplotlib", "trimesh", "pandas")),
-        ("pipeline.run_folder, pipeline.engine", ("torch", "open3d", "numba", "pandas")),
+        (
+            "pipeline.run_folder, pipeline.units, pipeline.schedule, pipeline.engines.local",
+            ("torch", "open3d", "numba", "pandas"),
+        ),
         ("pipeline.aggregate, pipeline.summary, pipeline.notebook", ("torch", "open3d", "matplotlib", "plotly")),
         ("pipeline.cli", ("torch", "open3d", "numpy", "pandas")),
     ],

@@ -114,7 +114,7 @@ def experiment_file(tmp_path: Path, tiny_dataset: Path, tiny_cache: Path) -> Cal
 
 def run(path: Path, out: Path, stages: tuple[str, ...] = ("observe", "complete")) -> RunResult:
     return run_experiment(
-        load_experiment(path), out, device="cpu", workers=1, stages=stages, say=lambda _: None, source=path
+        load_experiment(path), out, device="cpu", workers=0, stages=stages, say=lambda _: None, source=path
     )
 
 

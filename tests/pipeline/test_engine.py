@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine import run_units
+from pipeline.engines.batch import run_units
 
 # Worker processes import functions by name, so they have to live in an importable module.
 MODULE = """
@@ -80,7 +80,7 @@ PARENT = """
 import signal
 import sys
 from engine_jobs import sleep
-from pipeline.engine import run_units
+from pipeline.engines.batch import run_units
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores Ctrl-C for what it runs in background

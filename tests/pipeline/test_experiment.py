@@ -20,7 +20,7 @@ from pipeline.experiment import STAGES, RunResult, run_experiment
 from pipeline.run_folder import STAMP, RunFolder, unit_folder
 
 
-def carry_out(path: Path, out: Path, *, workers: int = 1, report: bool = False, **overrides: object) -> RunResult:
+def carry_out(path: Path, out: Path, *, workers: int = 0, report: bool = False, **overrides: object) -> RunResult:
     lines: list[str] = []
     experiment = load_experiment(path, dict(overrides))
     stages = STAGES if report else STAGES[:-1]  # pictures take longer than all the rest
@@ -255,7 +255,7 @@ def test_a_missing_model_fails_its_scene_as_a_whole_and_counts_as_zero(finished,
         load_experiment(path, {"arms": ["partial", "oracle"], **dataset}),
         tmp_path / "run",
         device="cpu",
-        workers=1,
+        workers=0,
         stages=("aggregate",),
         say=print,
     )
@@ -266,7 +266,7 @@ def test_tables_refuse_what_was_made_from_other_clouds(copied) -> None:
     path, out = copied
     experiment = load_experiment(path, {"density": 0.004})
     with pytest.raises(ArtifactError, match="made from other clouds"):
-        run_experiment(experiment, out, device="cpu", workers=1, stages=("complete", "aggregate"), say=print)
+        run_experiment(experiment, out, device="cpu", workers=0, stages=("complete", "aggregate"), say=print)
 
 
 def test_tables_are_made_anew_where_another_visibility_lies(copied) -> None:
@@ -285,7 +285,7 @@ def test_tables_refuse_another_observation_s_visibility(copied) -> None:
     content = json.loads(stamp.read_text())
     stamp.write_text(json.dumps(content | {"made_from": content["made_from"] | {"observations": "others"}}))
     with pytest.raises(ArtifactError, match=r"visibility.*made from other observations"):
-        run_experiment(load_experiment(path), out, device="cpu", workers=1, stages=("aggregate",), say=print)
+        run_experiment(load_experiment(path), out, device="cpu", workers=0, stages=("aggregate",), say=print)
 
 
 def test_broken_weights_stop_the_run_before_it_begins(finished, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ UNTIL = ("observe", "complete", "generate", "score", "explain")
 
 def carry_out(path: Path, out: Path, stages: tuple[str, ...] = UNTIL, **overrides: object) -> RunResult:
     experiment = load_experiment(path, dict(overrides))
-    return run_experiment(experiment, out, device="cpu", workers=1, stages=stages, say=[].append)
+    return run_experiment(experiment, out, device="cpu", workers=0, stages=stages, say=[].append)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from completion import checkpoint
-from pipeline import complete
+from pipeline import arm_completion
 from pipeline.arms import Arm
 from pipeline.cli import app
 from pipeline.config import ConfigError, load_experiment
@@ -69,7 +69,7 @@ def test_code_runs_in_a_run_only_when_it_is_trusted(tmp_path: Path, module: Path
             load_experiment(experiment),
             tmp_path / "run",
             device="cpu",
-            workers=1,
+            workers=0,
             stages=("observe", "complete"),
             say=lambda _: None,
             trust_code=trust_code,
@@ -107,7 +107,7 @@ def test_an_unknown_arm_names_the_file(tmp_path: Path, experiment: Path) -> None
 
 
 def test_own_networks_leave_no_new_trace_in_fingerprints(tiny_checkpoint: Path) -> None:
-    made_from, _ = complete.describe_arm(Arm(name="a", checkpoint=str(tiny_checkpoint)), "cpu")
+    made_from, _ = arm_completion.describe_arm(Arm(name="a", checkpoint=str(tiny_checkpoint)), "cpu")
     assert set(made_from) == {"completion", "merge", "weights", "checkpoint"}
 
 
@@ -115,13 +115,13 @@ def test_what_an_observation_cannot_give_is_said(tmp_path: Path) -> None:
     folder = checkpoint.save(
         tmp_path / "theirs", nn.Module(), {**CONFIG, "frame": "canonical", "trained_normalisation": "oracle"}, "card"
     )
-    first, second = complete.caveats(Arm(name="theirs", checkpoint=str(folder)))
+    first, second = arm_completion.caveats(Arm(name="theirs", checkpoint=str(folder)))
     assert "canonical orientation" in first and "complete shape" in second
-    assert complete.caveats(Arm(name="pcn-cd", checkpoint="pcn-cd")) == []
-    assert complete.caveats(Arm(name="gone", checkpoint=str(tmp_path / "gone"))) == []
+    assert arm_completion.caveats(Arm(name="pcn-cd", checkpoint="pcn-cd")) == []
+    assert arm_completion.caveats(Arm(name="gone", checkpoint=str(tmp_path / "gone"))) == []
     checkpoint.save(tmp_path / "leak", nn.Module(), {**CONFIG, "normalisation": "oracle-radius"}, "card")
     with pytest.raises(checkpoint.CheckpointError, match="write 'partial-radius'"):
-        complete.describe_arm(Arm(name="leak", checkpoint=str(tmp_path / "leak")), "cpu")
+        arm_completion.describe_arm(Arm(name="leak", checkpoint=str(tmp_path / "leak")), "cpu")
 
 
 def test_the_canonical_frame_stands_upright_and_shows_its_front() -> None:

@@ -270,7 +270,7 @@ def test_a_whole_experiment_with_both_opinions(tiny_experiment: Path, tmp_path: 
     # Lost rows are made again alike, by another number of processes.
     unit = unit_folder(result.folder.scores("oracle", "antipodal", "physics"), 100, "realsense")
     (unit / GRASPS_FILE).unlink()
-    repaired = carry_out(tiny_experiment, tmp_path / "run", workers=1, **both)
+    repaired = carry_out(tiny_experiment, tmp_path / "run", workers=0, **both)
     assert made(repaired)["score"] == 1 and {p: p.read_bytes() for p in before} == before
     # Another friction makes the trials stale, and nothing else.
     slippery = carry_out(tiny_experiment, tmp_path / "run", **both, physics={"friction": 0.05})

@@ -88,7 +88,7 @@ def test_a_worker_imports_nothing_heavy(requested: Request, tmp_path: Path) -> N
     (job,) = scene_jobs(requested, {100: (0,)}, {100: ids}, objects)
     (tmp_path / "call").write_bytes(pickle.dumps((score_scene, job)))
     code = (
-        "import pickle, sys, pipeline.engine\n"
+        "import pickle, sys, pipeline.engines.batch\n"
         f"function, job = pickle.load(open({str(tmp_path / 'call')!r}, 'rb'))\n"
         "assert function(job).states == ('scored',)\n"
         "print(*sys.modules)\n"

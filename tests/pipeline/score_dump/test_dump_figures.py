@@ -112,7 +112,7 @@ def test_an_experiment_gives_the_same_dump_the_same_ap(scored: Scored, requested
     )
     until = STAGES[: STAGES.index("aggregate") + 1]
     made = run_experiment(
-        load_experiment(path), tmp_path / "run", device="cpu", workers=1, stages=until, say=lambda line: None
+        load_experiment(path), tmp_path / "run", device="cpu", workers=0, stages=until, say=lambda line: None
     )
     views = pd.read_parquet(made.folder.tables / "views.parquet").query("object == -1")
     for key in ("ap", "ap_0.4", "ap_0.8"):

@@ -1,0 +1,118 @@
+"""How an arm completes: what its clouds depend on, and the function that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import file_hash
+from pipeline.command_completer import FORMAT_VERSION as COMMAND_FORMAT
+from pipeline.command_completer import CommandCompleter, named_files
+from pipeline.config import Arm
+
+KEPT = 8
+"""Networks that a worker keeps loaded."""
+
+
+def describe_arm(
+    arm: Arm, device: str, trust_code: bool = False, hashes: Callable[[Path], str] = file_hash
+) -> tuple[dict[str, Any], Callable[[], Any] | None]:
+    """Return what an arm's clouds depend on, and how to load what completes them (None where nothing does).
+
+    Args:
+        arm: see :class:`pipeline.arms.Arm`.
+        device: where a network runs.
+        trust_code: whether a network ``module:Class`` may be imported and run.
+        hashes: gives a file's hash.
+
+    Raises:
+        completion.checkpoint.CheckpointError: if the checkpoint is missing, not trusted, or does not fit.
+        pipeline.command_completer.CommandError: from the loader, if the program is not there.
+    """
+    if arm.completion == "command":
+        return _describe_command(arm, hashes)
+    if arm.completion != "checkpoint":
+        return {"completion": arm.completion}, None
+    from completion import checkpoint
+    from completion.networks.plugins import NetworkError, identity
+    from completion.normalize import needs_truth
+
+    assert arm.checkpoint is not None  # Arm has checked it
+    folder = checkpoint.resolve(arm.checkpoint)
+    declared = checkpoint.read_config(folder)
+    if needs_truth(declared["normalisation"]):
+        raise checkpoint.CheckpointError(
+            f"{folder}: normalisation {declared['normalisation']!r} needs the true shape of what is to be completed, "
+            f"which no run hands over; write {declared['normalisation'].replace('oracle', 'partial')!r} in its "
+            "config.json"
+        )
+    merge = arm.merge or declared["merge"]
+    made_from = {
+        "completion": "checkpoint",
+        "merge": merge,
+        "weights": file_hash(folder / "model.safetensors"),
+        "checkpoint": file_hash(folder / "config.json"),
+    }
+    try:
+        code = identity(declared["network"]["name"], trust_code)
+    except NetworkError as error:
+        raise checkpoint.CheckpointError(f"{folder / 'config.json'}: network: {error}") from error
+    if code:  # of a network from outside; ours are under this stage's version
+        made_from["network"] = code
+    return made_from, lambda: _network(folder, merge, device, trust_code)
+
+
+def _describe_command(arm: Arm, hashes: Callable[[Path], str]) -> tuple[dict[str, Any], Callable[[], CommandCompleter]]:
+    assert arm.command is not None and arm.frame is not None and arm.timeout is not None  # Arm has seen to it
+    command = CommandCompleter(arm.command, arm.directory or Path.cwd(), arm.frame, arm.timeout)
+    made_from = {
+        "completion": "command",
+        "merge": arm.merge,
+        "frame": arm.frame,
+        "command": list(arm.command),
+        "version_of_command": arm.version,
+        "files": named_files(arm.command, command.directory, hashes),
+        "format": COMMAND_FORMAT,
+    }
+
+    def load() -> CommandCompleter:
+        command.check()
+        return command
+
+    return made_from, load
+
+
+def caveats(arm: Arm) -> list[str]:
+    """Sentences on what the arm's method was made for and an observation cannot give it; none where all is well."""
+    if arm.completion == "command" and arm.frame == "canonical":
+        return ["the command is given clouds that stand upright, not in the canonical orientation of their object"]
+    if arm.completion != "checkpoint" or arm.checkpoint is None:
+        return []
+    from completion import checkpoint
+
+    try:
+        return checkpoint.caveats(checkpoint.read_config(checkpoint.resolve(arm.checkpoint)))
+    except checkpoint.CheckpointError:
+        return []  # a run whose checkpoint has gone can still be looked at
+
+
+def _network(folder: Path, merge: str, device: str, trust_code: bool) -> Any:
+    from completion.completer import Completer
+    from pipeline.completed_unit import network_completion
+
+    completer = Completer.load(folder, device, trust_code)
+    return network_completion(completer, completer.config["frame"], merge)
+
+
+@lru_cache(maxsize=KEPT)
+def completion_of(arm: Arm, device: str, trust_code: bool, identity: str) -> Any:
+    """Return what completes an arm's clouds, loaded once a process; None where the arm needs nothing.
+
+    Args:
+        arm, device, trust_code: as of :func:`describe_arm`.
+        identity: of what it depends on, so that a worker that outlives a run never completes with what has changed.
+    """
+    _, load = describe_arm(arm, device, trust_code)
+    return None if load is None else load()

@@ -1,0 +1,338 @@
+"""Carries a run's units out: each as soon as what it reads is finished, the stages streaming past one another.
+
+Nothing is lost here: a unit that fails is tried again as often as asked, then recorded, and what depends on it with it;
+a unit at which workers die twice is left alone; what does not depend on either goes on. Where a unit runs is the
+engine's business (:mod:`pipeline.engines`), how it is made :func:`pipeline.units.make_unit`'s.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from tqdm import tqdm
+
+from pipeline.artifacts import ArtifactError
+from pipeline.engines import CPU, GPU, Engine, EngineError, WorkerDied
+from pipeline.engines.batch import Outcome
+from pipeline.run_progress import EVERY, FINISHED, STOPPED, STOPPING, Progress
+from pipeline.units import Made, Order, Plan, Workshop, make_unit, record_failure
+
+DEATHS = 2
+"""Workers that a unit may take with it before it is left alone."""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage did.
+
+    Attributes:
+        stage: its name.
+        made: units made now.
+        current: units that were finished and up to date.
+        stored: of those made now, how many came out of the store.
+        failures: units that failed, with the reason.
+        stale: why each unit was made, by label.
+    """
+
+    stage: str
+    made: int = 0
+    current: int = 0
+    stored: int = 0
+    failures: tuple[Outcome, ...] = ()
+    stale: dict[str, str] = field(default_factory=dict)
+
+
+def carry_out(
+    plans: Sequence[Plan],
+    engine: Engine,
+    workshop: Workshop,
+    *,
+    stages: Sequence[str],
+    retries: int,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> list[StageReport]:
+    """Make every unit that is not finished or is stale, and leave the others alone.
+
+    Args:
+        plans: all units, those that others need before them.
+        engine: where they run.
+        workshop: how they are made.
+        stages: for the reports, in this order.
+        retries: further tries at a unit that fails.
+        progress: is told what happens.
+        say: is told what a person should know at once.
+
+    Returns:
+        One report a stage.
+
+    Raises:
+        ArtifactError: the disk is full, or nothing can be written.
+        EngineError: the engine is lost.
+        KeyboardInterrupt: after the units in progress are finished (or dropped, at a second Ctrl-C).
+    """
+    schedule = _Schedule(plans, engine, workshop, retries, progress, say)
+    try:
+        schedule.run()
+    except KeyboardInterrupt:
+        schedule.stop()
+        raise
+    except (ArtifactError, EngineError) as error:
+        progress.finish(STOPPED, str(error))
+        raise
+    progress.finish(FINISHED)
+    return [schedule.report(stage) for stage in stages]
+
+
+class _Schedule:
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        engine: Engine,
+        workshop: Workshop,
+        retries: int,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self.engine, self.workshop, self.retries, self.progress, self.say = engine, workshop, retries, progress, say
+        self.plans = {plan.folder: plan for plan in plans}
+        self.stale: dict[Path, str] = {}
+        self.failures: dict[Path, Outcome] = {}
+        self.made: set[Path] = set()
+        self.stored: set[Path] = set()
+        self.tries: dict[Path, int] = {}
+        self.deaths: dict[Path, int] = {}
+        self.open: dict[Path, int] = {}  # folder -> how many units it still waits for
+        self.dependents: dict[Path, list[Path]] = {}
+        self.in_flight: dict[Future[Made], Path] = {}
+        self.done: SimpleQueue[Future[Made]] = SimpleQueue()
+        self.said: set[str] = set()
+        self.no_room: str | None = None
+        # Scene by scene, so that results come early and what is read again is still in memory.
+        scenes = {key: place for place, key in enumerate(dict.fromkeys((p.camera, p.scene) for p in plans))}
+        stages = {stage: place for place, stage in enumerate(dict.fromkeys(plan.stage for plan in plans))}
+        self.rank = {
+            plan.folder: (scenes[plan.camera, plan.scene], stages[plan.stage], place)
+            for place, plan in enumerate(plans)
+        }
+        feeds_gpu = {need.folder for plan in plans if plan.group == GPU for need in plan.needs}
+        self.queue_of = {plan.folder: "feed" if plan.folder in feeds_gpu else plan.group for plan in plans}
+        self.ready: dict[str, list[tuple[tuple[int, int, int], Path]]] = {CPU: [], GPU: [], "feed": []}
+        self._sort_out()
+
+    def _sort_out(self) -> None:
+        """Part the units into what is current, what cannot be made, what is ready and what waits."""
+        self.progress.expect(self.plans.values())
+        for folder, plan in self.plans.items():
+            if plan.blocked is None and (reason := plan.why_stale()) is not None:
+                self.stale[folder] = reason
+        for folder, plan in self.plans.items():
+            if plan.blocked is not None:
+                self._fail(folder, plan.blocked, None, 0, None)
+                continue
+            waits = {need.folder for need in (*plan.needs, *plan.wants) if need.folder in self.stale}
+            for other in waits:  # also of what is current: it must not stay so if what it was made from fails now
+                self.dependents.setdefault(other, []).append(folder)
+            if folder not in self.stale:
+                self.progress.current(plan)
+            elif waits:
+                self.open[folder] = len(waits)
+            else:
+                self._push(folder)
+
+    def _push(self, folder: Path) -> None:
+        heapq.heappush(self.ready[self.queue_of[folder]], (self.rank[folder], folder))
+
+    def _next(self, group: str) -> Path | None:
+        """Take the unit that a group should work on next: what the GPUs wait for, if they would be idle."""
+        queues = [self.ready[group]]
+        if group == CPU:
+            queues.append(self.ready["feed"])
+            if GPU in self.engine.groups():
+                on_gpu = sum(self.plans[folder].group == GPU for folder in self.in_flight.values())
+                if len(self.ready[GPU]) + on_gpu < 2 * self.engine.capacity(GPU):
+                    queues = queues[::-1] if self.ready["feed"] else queues
+                    queue = next((queue for queue in queues if queue), None)
+                    return heapq.heappop(queue)[1] if queue else None
+        filled = [queue for queue in queues if queue]
+        return heapq.heappop(min(filled, key=lambda queue: queue[0]))[1] if filled else None
+
+    def run(self) -> None:
+        waiting = len(self.stale)
+        with tqdm(
+            total=waiting, desc="units", unit="unit", disable=not waiting, dynamic_ncols=True, smoothing=0.05
+        ) as bar:
+            self.progress.write(at_once=True)
+            while True:
+                if self.no_room is None:
+                    self._hand_out()
+                bar.n = len(self.made) + sum(folder in self.failures for folder in self.stale)
+                bar.refresh() if bar.n == waiting else bar.update(0)
+                if not self.in_flight:
+                    break
+                for future in self._ended():
+                    self._settle(future)
+                self.progress.write()
+        if self.no_room is not None:
+            raise ArtifactError(
+                f"{self.no_room}; what is finished is kept: make room, and the same command goes on from there"
+            )
+
+    def _hand_out(self) -> None:
+        for group in (GPU, CPU):
+            if group not in self.engine.groups():
+                continue
+            busy = sum(self._group(folder) == group for folder in self.in_flight.values())
+            while busy < self.engine.capacity(group) and (folder := self._next(group)) is not None:
+                plan = self.plans[folder]
+                self.progress.begun(plan)
+                # What was there before can be seen from everywhere; what is new may come late.
+                fresh = replace(
+                    plan,
+                    needs=tuple(need for need in plan.needs if need.folder in self.made),
+                    wants=tuple(want for want in plan.wants if want.folder in self.made),
+                )
+                future = self.engine.submit(group, make_unit, Order(fresh, self.workshop))
+                self.in_flight[future] = folder
+                future.add_done_callback(self.done.put)
+                busy += 1
+
+    def _ended(self) -> list[Future[Made]]:
+        """Wait for tries that are over; none after some seconds, so that progress can be written."""
+        ended = []
+        try:
+            ended.append(self.done.get(timeout=EVERY))
+            while True:
+                ended.append(self.done.get_nowait())
+        except Empty:
+            return ended
+
+    def _group(self, folder: Path) -> str:
+        return self.plans[folder].group
+
+    def _settle(self, future: Future[Made]) -> None:
+        folder = self.in_flight.pop(future)
+        plan = self.plans[folder]
+        self.progress.ended(plan)
+        try:
+            made = future.result()
+        except WorkerDied as died:
+            self._again_or_fail(folder, str(died), died=True)
+            return
+        except EngineError:
+            raise
+        except Exception as error:  # of the engine's own: an argument that cannot be sent, a broken connection
+            self._again_or_fail(folder, " ".join(f"{type(error).__name__}: {error}".split()))
+            return
+        if made.error is None:
+            self.made.add(folder)
+            if made.stored:
+                self.stored.add(folder)
+            self.progress.made(plan, made)
+            if made.remark is not None and made.remark not in self.said:
+                self.said.add(made.remark)
+                self.say(f"note       {made.remark}")
+            self._release(folder)
+        elif made.no_room:
+            self.no_room = self.no_room or made.error
+        else:
+            self._again_or_fail(folder, made.error, made.trace, made.where)
+
+    def _again_or_fail(
+        self, folder: Path, reason: str, trace: str | None = None, where: str | None = None, died: bool = False
+    ) -> None:
+        if died:
+            self.deaths[folder] = self.deaths.get(folder, 0) + 1
+            again = self.deaths[folder] < DEATHS
+            reason = reason if again else f"{reason}; {self.deaths[folder]} times: left alone"
+        else:
+            self.tries[folder] = self.tries.get(folder, 0) + 1
+            again = self.tries[folder] <= self.retries
+        if again:
+            self._push(folder)
+        else:
+            tries = self.tries.get(folder, 0) + self.deaths.get(folder, 0)
+            self._fail(folder, reason, trace, tries, where)
+
+    def _fail(self, folder: Path, reason: str, trace: str | None, tries: int, where: str | None) -> None:
+        """Record a failure, and with it those of all units that need this one."""
+        failed = deque([(folder, reason, trace, tries, where)])
+        while failed:
+            folder, reason, trace, tries, where = failed.popleft()
+            if folder in self.failures:
+                continue
+            plan = self.plans[folder]
+            self.failures[folder] = Outcome(plan.label, error=reason, trace=trace)
+            self.progress.failed(plan, was_current=plan.blocked is None and folder not in self.stale)
+            record_failure(plan, reason, trace, tries, where)
+            for other in self.dependents.pop(folder, []):
+                dependent = self.plans[other]
+                need = next((need for need in dependent.needs if need.folder == folder), None)
+                if need is not None:
+                    failed.append((other, need.missing, None, 0, None))
+                else:
+                    self._lacks(other)
+
+    def _lacks(self, folder: Path) -> None:
+        """A unit must do without one that it wants: it is made from something else, and may be current so."""
+        plan = self.plans[folder] = self.plans[folder].lacking_what_it_wants()
+        reason = plan.why_stale()
+        if reason is not None and folder not in self.stale:
+            self.progress.current(plan, -1)
+            self.stale[folder], self.open[folder] = reason, 1
+        elif reason is None and self.stale.pop(folder, None) is not None:
+            self.progress.current(plan)
+            self.open.pop(folder, None)
+        self._count_down(folder)
+
+    def _release(self, folder: Path) -> None:
+        for other in self.dependents.pop(folder, []):
+            self._count_down(other)
+
+    def _count_down(self, folder: Path) -> None:
+        if folder not in self.open:
+            return
+        self.open[folder] -= 1
+        if self.open[folder] == 0 and folder not in self.failures:
+            del self.open[folder]
+            self._push(folder)
+
+    def stop(self) -> None:
+        """Ctrl-C: finish what has begun; at a second one, drop it."""
+        self.progress.state = STOPPING
+        self.progress.write(at_once=True)
+        tqdm.write("stopping: units in progress are finished first; Ctrl-C again drops them", file=sys.stderr)
+        try:
+            while self.in_flight:
+                for future in self._ended():
+                    folder = self.in_flight.pop(future)
+                    self.progress.ended(self.plans[folder])
+                    if future.exception() is None and future.result().error is None:
+                        self.progress.made(self.plans[folder], future.result())
+                self.progress.write()
+        except KeyboardInterrupt:
+            self.engine.close(now=True)
+        finally:
+            self.progress.finish(STOPPED, "interrupted")
+
+    def report(self, stage: str) -> StageReport:
+        of_stage = {folder for folder, plan in self.plans.items() if plan.stage == stage}
+        failures = tuple(outcome for folder, outcome in self.failures.items() if folder in of_stage)
+        return StageReport(
+            stage,
+            made=len(self.made & of_stage),
+            current=sum(
+                folder not in self.stale and folder not in self.failures and self.plans[folder].blocked is None
+                for folder in of_stage
+            ),
+            stored=len(self.stored & of_stage),
+            failures=failures,
+            stale={self.plans[folder].label: reason for folder, reason in self.stale.items() if folder in of_stage},
+        )

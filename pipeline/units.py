@@ -1,0 +1,324 @@
+"""A *unit* of work: one stage's work for one scene, camera and (after ``observe``) arm, as planned and as carried out.
+
+A unit is planned before what it reads is made: the fingerprint of a finished unit is that of what it was made from,
+which its own plan says. So a whole run is planned at once, and each unit begins as soon as what it needs is there.
+
+:func:`make_unit` is what a worker does, on whatever machine. It makes the unit in a folder of its own and puts that in
+place as the last act: what lies in a unit's folder is finished, and a worker that was believed dead harms nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Stamp, file_sizes, fingerprint, read_stamp, why_stale, write_json, write_stamp
+from pipeline.engines import CPU
+from pipeline.run_folder import FAILURE, STAMP
+
+FAILURE_VERSION = 1
+LATE = 60.0
+"""Seconds that a shared file system is given to show what another machine has finished."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors after which no other unit can be written either."""
+_POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Need:
+    """Another unit that a unit reads.
+
+    Attributes:
+        folder: of that unit.
+        fingerprint: of what must lie there; None where it cannot be had.
+        missing: why the unit cannot be made where that one failed.
+    """
+
+    folder: Path
+    fingerprint: str | None
+    missing: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One unit to be: what it depends on, and what makes it.
+
+    Attributes:
+        stage: its stage.
+        label: for people; unlike that of every other unit of the stage.
+        folder: the unit's own folder; its stamp lies in it.
+        scene, camera: whose views it holds.
+        made_from: everything the unit depends on, but for scene and camera.
+        function: makes the unit from ``job`` and returns its problems; importable by name.
+        job: a dataclass with the field ``out``, the folder to write into.
+        arm: which arm's it is; '' where it is all arms'.
+        needs: units that must be finished before; when it is handed out, those that this run has made.
+        wants: units that are waited for, and may fail; then ``without`` says what the unit is made from.
+        without: replaces keys of ``made_from`` where a wanted unit failed.
+        blocked: why the unit cannot be made, where that is known beforehand.
+        group: of workers, see :mod:`pipeline.engines`.
+    """
+
+    stage: str
+    label: str
+    folder: Path
+    scene: int
+    camera: str
+    made_from: dict[str, Any]
+    function: Callable[[Any], list[dict[str, Any]]]
+    job: Any
+    arm: str = ""
+    needs: tuple[Need, ...] = ()
+    wants: tuple[Need, ...] = ()
+    without: Mapping[str, Any] = field(default_factory=dict)
+    blocked: str | None = None
+    group: str = CPU
+
+    @property
+    def stamp(self) -> Path:
+        return self.folder / STAMP
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.made_from)
+
+    def why_stale(self) -> str | None:
+        """Return None where the unit is finished and current, else why it has to be made."""
+        return why_stale(self.stamp, self.made_from)
+
+    def lacking_what_it_wants(self) -> Plan:
+        return replace(self, made_from={**self.made_from, **self.without}, wants=())
+
+
+class Known:
+    """What the units of a run are made from: as planned now, else as their stamps say."""
+
+    def __init__(self) -> None:
+        self._planned: dict[Path, Plan] = {}
+        self._found: dict[Path, Stamp | None] = {}
+        self._fingerprints: dict[Path, str | None] = {}
+
+    def add(self, plans: Iterable[Plan]) -> None:
+        self._planned.update((plan.folder, plan) for plan in plans)
+
+    def made_from(self, folder: Path) -> dict[str, Any] | None:
+        """Return what the unit of a folder is made from; None where there is none, or it cannot be made."""
+        plan = self._planned.get(folder)
+        if plan is not None:
+            return None if plan.blocked else plan.made_from
+        if folder not in self._found:
+            self._found[folder] = read_stamp(folder / STAMP)
+        stamp = self._found[folder]
+        return stamp.made_from if stamp else None
+
+    def fingerprint(self, folder: Path) -> str | None:
+        if folder not in self._fingerprints:
+            made_from = self.made_from(folder)
+            self._fingerprints[folder] = None if made_from is None else fingerprint(made_from)
+        return self._fingerprints[folder]
+
+    def need(self, folder: Path, missing: str) -> Need:
+        return Need(folder, self.fingerprint(folder), missing)
+
+
+def blocked_by(needs: Iterable[Need]) -> str | None:
+    """Return why a unit cannot be made, if one of those it needs cannot be had."""
+    return next((need.missing for need in needs if need.fingerprint is None), None)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how workers make units.
+
+    Attributes:
+        work: folder for units in the making, on the run's file system.
+        store: finished units of other runs, see :mod:`pipeline.store`; None for none.
+        packed: whether a unit's files of single views are joined in one.
+        late: seconds to wait for files that a shared file system shows late.
+    """
+
+    work: Path
+    store: Path | None = None
+    packed: bool = False
+    late: float = LATE
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is handed."""
+
+    plan: Plan
+    workshop: Workshop
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one try at a unit.
+
+    Attributes:
+        where: host and process.
+        seconds: wall-clock time of the try.
+        stored: whether the unit came out of the store.
+        error: one line naming the failure; None for a finished unit.
+        trace: the traceback of an unexpected failure.
+        no_room: whether no other unit can be written either.
+        remark: what went wrong beside the unit, which is finished all the same.
+    """
+
+    where: str
+    seconds: float
+    stored: bool = False
+    error: str | None = None
+    trace: str | None = None
+    no_room: bool = False
+    remark: str | None = None
+
+
+def make_unit(order: Order) -> Made:
+    """Make a unit and put it in place; what goes wrong is returned, not raised."""
+    plan, workshop = order.plan, order.workshop
+    start, where = time.perf_counter(), f"{socket.gethostname()}:{os.getpid()}"
+    work = workshop.work / secrets.token_hex(8)
+    error: BaseException | None = None
+    trace: str | None = None
+    try:
+        stored, remark = _make(plan, workshop, work)
+        return Made(where, time.perf_counter() - start, stored, remark=remark)
+    except (ValueError, OSError) as caught:
+        error, line = caught, " ".join(str(caught).split()) or type(caught).__name__
+    except Exception as caught:
+        error, line = caught, " ".join(f"{type(caught).__name__}: {caught}".split())
+        trace = traceback.format_exc()
+    no_room = isinstance(error, OSError) and (reason := _no_room(error, workshop.work)) is not None
+    if no_room:
+        line = f"{plan.folder}: cannot be written ({reason})"
+        shutil.rmtree(work, ignore_errors=True)
+    elif work.exists():  # what is left of it is for people to look at
+        with contextlib.suppress(OSError):
+            (work / STAMP).unlink(missing_ok=True)
+            put_in_place(work, plan.folder)
+    line = line.replace(str(work), str(plan.folder))
+    return Made(where, time.perf_counter() - start, error=line, trace=trace, no_room=no_room)
+
+
+def _make(plan: Plan, workshop: Workshop, work: Path) -> tuple[bool, str | None]:
+    for need in (*plan.needs, *plan.wants):
+        wait_for(need, workshop.late)
+    work.mkdir(parents=True)
+    store = None
+    if workshop.store is not None:
+        from pipeline.store import Store
+
+        store = Store(workshop.store)
+    key = "" if store is None else store.key(plan.made_from, plan.scene, plan.camera)
+    remark: str | None = None
+    stored = store is not None and store.fetch(key, work)
+    if not stored:
+        start = time.perf_counter()
+        problems = plan.function(replace(plan.job, out=work))
+        if workshop.packed:
+            from pipeline.view_files import pack
+
+            pack(work)
+        write_stamp(work / STAMP, Stamp(plan.made_from, problems, time.perf_counter() - start, file_sizes(work)))
+        if store is not None:
+            remark = store.put(key, work)
+    put_in_place(work, plan.folder)
+    return stored, remark
+
+
+def _no_room(error: OSError, folder: Path) -> str | None:
+    """Return what the system says of a full disk or a file system that became read-only, or None for other errors."""
+    if error.errno in NO_ROOM:
+        return error.strerror
+    if error.errno is not None:
+        return None
+    try:  # numpy tells only that less was written than asked
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(bytes(1 << 16))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as other:
+        return other.strerror if other.errno in NO_ROOM else None
+    return None
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Put a folder where a unit's belongs, in place of what lies there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(10):
+        old = made.with_name(f"{made.name}.old")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            made.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # another worker, believed dead, has put the same unit there meanwhile: what is made last stays
+    raise OSError(errno.EEXIST, "another process keeps writing this unit", str(folder))
+
+
+def wait_for(need: Need, patience: float) -> None:
+    """Wait until a unit that was finished, perhaps by another machine, can be seen from here.
+
+    Raises:
+        FileNotFoundError: it cannot, in ``patience`` seconds.
+    """
+    if need.fingerprint is None:
+        return
+    until = time.monotonic() + patience
+    while True:
+        stamp = read_stamp(need.folder / STAMP)
+        if stamp is not None and stamp.fingerprint == need.fingerprint and _sizes(need.folder) == stamp.files:
+            return
+        if time.monotonic() >= until:
+            raise FileNotFoundError(
+                f"{need.folder}: finished by another process, but not to be seen from {socket.gethostname()} after "
+                f"{patience:g} s; is the run folder on a file system that all workers share?"
+            )
+        time.sleep(_POLL)
+
+
+def _sizes(folder: Path) -> dict[str, int] | None:
+    try:
+        return file_sizes(folder)
+    except OSError:
+        return None
+
+
+def discard(folder: Path) -> None:
+    """Take away what lies in a unit's folder, its stamp first: it must not pass for current."""
+    with contextlib.suppress(OSError):
+        (folder / STAMP).unlink(missing_ok=True)
+
+
+def record_failure(plan: Plan, reason: str, trace: str | None, tries: int, where: str | None) -> None:
+    """Leave a unit's failure where its stamp would be; a disk that is full is no reason to stop."""
+    record = {
+        "format_version": FAILURE_VERSION,
+        "stage": plan.stage,
+        "unit": plan.label,
+        "reason": reason,
+        "traceback": trace,
+        "tries": tries,
+        "where": where,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    discard(plan.folder)
+    with contextlib.suppress(OSError):
+        write_json(plan.folder / FAILURE, record)
