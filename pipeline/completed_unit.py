@@ -27,6 +27,7 @@ from pipeline.frames import network_frame
 from pipeline.run_folder import view_file
 from pipeline.selection import SceneUnit
 from pipeline.truth import TrueSurfaces
+from pipeline.view_files import has_view
 
 # Fewer points than this say too little of a shape to complete it; the observation is kept as it is.
 MIN_POINTS = 16
@@ -117,7 +118,7 @@ class _SeenView:
 def _seen(job: Job) -> Iterator[_SeenView]:
     for number in job.unit.views:
         source = view_file(job.observations, number, ".npz")
-        if source.exists():  # else the view could not be observed; `observe` has recorded why
+        if has_view(source):  # else the view could not be observed; `observe` has recorded why
             observation = load_observation(source)
             yield _SeenView(number, observation.objects, observation.T_table_camera)
 

@@ -60,6 +60,7 @@ from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin_identity
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files, scored_object
 from pipeline.units import Known, Plan, blocked_by
+from pipeline.view_files import load_grasps
 from pipeline.visibility import OBSERVED_WITHIN, VISIBILITY_FILE
 
 __all__ = [
@@ -267,6 +268,6 @@ def _scene(
 def _grasps(dump: Path, view: int) -> Grasps:
     """Read a view's grasps; none where the file cannot be read, as `score` has counted and recorded."""
     try:
-        return Grasps.load(view_file(dump, view, ".npy"))
+        return load_grasps(view_file(dump, view, ".npy"))
     except GraspFileError:
         return Grasps.empty()

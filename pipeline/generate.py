@@ -27,6 +27,7 @@ from pipeline.config import Arm, Entry, Experiment, GeneratorSection
 from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
 from pipeline.units import Known, Plan, blocked_by
+from pipeline.view_files import has_view, refuse_packed
 
 VERSION = 1
 
@@ -50,6 +51,9 @@ def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], known:
     made = {
         generator.label: make_generator(generator.name, **generator.parameters) for generator in experiment.generators
     }
+    for generator in experiment.generators:
+        if generator.name == "dump":
+            refuse_packed(Path(generator.parameters["folder"]))
     return [
         _plan(experiment, run, arm, generator, made[generator.label], unit, known)
         for arm in experiment.members()
@@ -107,7 +111,7 @@ def generate_unit(job: Job) -> list[dict[str, Any]]:
     problems: list[dict[str, Any]] = []
     for view in job.unit.views:
         source = view_file(job.observations, view, ".npz")
-        if not source.exists():
+        if not has_view(source):
             continue  # the view could not be observed; `observe` has recorded why
         observation = load_observation(source)
         completed = load_clouds(view_file(job.clouds, view, ".npz"))

@@ -41,6 +41,7 @@ from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin, plugin_identity
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files, scored_object
 from pipeline.units import Known, Plan, blocked_by
+from pipeline.view_files import has_view, load_grasps
 
 VERSION = 1
 GRASPS_FILE, VIEWS_FILE = "grasps.parquet", "views.parquet"
@@ -182,11 +183,11 @@ def score_unit(job: Job) -> list[dict[str, Any]]:
     tables, view_rows = [], []
     for view in job.unit.views:
         path = view_file(job.dump, view, ".npy")
-        if not path.exists():
+        if not has_view(path):
             continue  # the view could not be observed; `observe` has recorded why
         reason = ""
         try:
-            grasps = Grasps.load(path)
+            grasps = load_grasps(path)
         except GraspFileError as error:
             grasps, reason = Grasps.empty(), str(error)
             problems.append({"view": view, "object": None, "reason": reason})

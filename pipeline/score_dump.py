@@ -51,11 +51,13 @@ from typing import Any
 
 from grasping.prepared import PreparedObject, prepare_object
 from pipeline import dump_result
+from pipeline.artifacts import ArtifactError
 from pipeline.artifacts import fingerprint as short_hash
 from pipeline.datasets.graspnet import SPLITS, VIEWS_PER_SCENE, DatasetError, GraspNetDataset
 from pipeline.dump_result import FORMAT_VERSION, ResultError, counted, differing, lost, ranges
 from pipeline.dump_scene import NO_RESULT, SceneJob, SceneScore, score_scene
 from pipeline.engines.batch import run_units
+from pipeline.view_files import views_in
 
 VIEWS_A_JOB = 64
 MOST_DIFFERENCES = 8
@@ -297,10 +299,10 @@ def announce(
 def _absent(request: Request, scene: int, views: Sequence[int]) -> list[int]:
     folder = request.dump / f"scene_{scene:04d}" / request.camera
     try:
-        there = {path.name for path in folder.iterdir()}
-    except OSError:  # no folder; or one that may not be listed, whose files are then unreadable one by one
-        return [] if folder.is_dir() else list(views)
-    return [view for view in views if f"{view:04d}.npy" not in there]
+        there = set(views_in(folder, ".npy"))  # none where there is no folder; a run's own dump may be packed
+    except (OSError, ArtifactError):  # may not be listed, or its pack is broken: unreadable one by one
+        return []
+    return [view for view in views if view not in there]
 
 
 def _object_ids(

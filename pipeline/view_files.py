@@ -115,6 +115,19 @@ def open_view(path: Path) -> BinaryIO:
     return ViewStream(_read(path.parent / PACK, path.name, members[path.name]), str(path.parent / PACK / path.name))
 
 
+def refuse_packed(dump: Path) -> None:
+    """Refuse a dump that is to be read one file a view, where it is a packed run's.
+
+    Raises:
+        ArtifactError: naming the remedy.
+    """
+    packed = next(dump.glob(f"scene_*/*/{PACK}"), None)
+    if packed is not None:
+        raise ArtifactError(
+            f"{packed}: a packed run's; write its grasps loose by `grasp-utility dump-export`, give those"
+        )
+
+
 def read_grasps(path: Path) -> tuple[Grasps, str]:
     """Read a view's grasps, loose or packed, by the rules of :func:`grasping.grasps.read_dump_file`.
 

@@ -43,6 +43,7 @@ from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
 from pipeline.truth import SURFACE_VERSION, TrueSurfaces
 from pipeline.units import Known, Plan, blocked_by
+from pipeline.view_files import has_view
 
 VERSION = 1
 VISIBILITY_FILE = "visibility.parquet"
@@ -188,7 +189,7 @@ def visibility_unit(job: Job) -> list[dict[str, Any]]:
     rows = []
     for view in job.unit.views:
         source = view_file(job.observations, view, ".npz")
-        if not source.exists():
+        if not has_view(source):
             continue  # the view could not be observed; `observe` has recorded why
         try:
             objects = load_observation(source).objects
