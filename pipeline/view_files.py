@@ -85,6 +85,20 @@ def unpack(folder: Path, into: Path) -> int:
     return len(names)
 
 
+def arrange(folder: Path, packed: bool) -> bool:
+    """Give a unit the form that its run wants; what comes out of a store may have the other.
+
+    Returns:
+        Whether its files are others now, which its stamp must be told.
+    """
+    before = set(os.listdir(folder))  # noqa: PTH208
+    if packed:
+        pack(folder)
+    elif PACK in before:
+        unpack(folder, folder)
+    return set(os.listdir(folder)) != before  # noqa: PTH208
+
+
 def has_view(path: Path) -> bool:
     """Say whether a view's file is there, loose or packed.
 

@@ -19,8 +19,19 @@ from grasping.grasps import COLUMNS, GraspFileError, GraspFileMissingError, Gras
 from pipeline import view_files
 from pipeline.artifacts import ArtifactError
 from pipeline.cloud_files import OK, ObjectClouds, load_clouds, save_clouds
-from pipeline.run_folder import view_file
-from pipeline.view_files import PACK, has_view, load_grasps, open_view, pack, read_grasps, unpack, views_in
+from pipeline.run_folder import unit_folder, view_file
+from pipeline.view_files import (
+    PACK,
+    arrange,
+    has_view,
+    load_grasps,
+    open_view,
+    pack,
+    read_grasps,
+    refuse_packed,
+    unpack,
+    views_in,
+)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -95,6 +106,24 @@ def test_packing_and_unpacking_lose_nothing(first: dict[str, bytes], second: dic
         assert not (first | second) or content(Path(home, "out")) == first | second
         unpack(folder, folder)
         assert content(folder) == first | second
+
+
+def test_a_unit_is_given_the_form_that_is_wanted(unit: Path) -> None:
+    before = content(unit)
+    assert not arrange(unit, packed=False) and content(unit) == before
+    assert arrange(unit, packed=True) and PACK in content(unit)
+    assert not arrange(unit, packed=True)
+    assert arrange(unit, packed=False) and content(unit) == before
+
+
+def test_a_packed_dump_is_refused_where_files_are_read_one_by_one(tmp_path: Path) -> None:
+    folder = unit_folder(tmp_path / "dump", 100, "kinect")
+    folder.mkdir(parents=True)
+    np.save(view_file(folder, 0, ".npy"), np.zeros((1, COLUMNS)))
+    refuse_packed(tmp_path / "dump")
+    pack(folder)
+    with pytest.raises(ArtifactError, match=rf"{PACK}: a packed run's; .* `grasp-utility dump-export`"):
+        refuse_packed(tmp_path / "dump")
 
 
 def test_a_pack_is_an_archive_that_others_read(unit: Path, tmp_path: Path) -> None:
