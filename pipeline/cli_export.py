@@ -19,8 +19,11 @@ def dump_export(
 ) -> None:
     """Write an arm's grasps in the official layout, one file a view, as graspnetAPI reads them."""
     from pipeline.dump_export import export_dump
+    from pipeline.dump_result import counted
 
     done = export_dump(run, arm, out, generator)
-    print(f"dump       {out}: {done.views} views in {done.units} scenes by camera, {done.generator}")
+    print(
+        f"dump       {out}: {counted(done.views, 'view')} of {counted(done.units, 'scene')} by camera, {done.generator}"
+    )
     for folder in done.unfinished:
         print(f"note       {folder}: not finished; left out")

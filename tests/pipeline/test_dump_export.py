@@ -63,5 +63,5 @@ def test_what_cannot_be_exported_is_told(run: RunFolder, tmp_path: Path) -> None
 def test_the_command_says_what_it_wrote(run: RunFolder, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(run.root), str(tmp_path / "out"), "--arm", "partial"], catch_exceptions=False)
     assert done.exit_code == 0
-    assert "4 views in 2 scenes by camera, antipodal" in done.output
+    assert "4 views of 2 scenes by camera, antipodal" in done.output
     assert "scene_0101/realsense: not finished" in done.output.replace("\n", "")
