@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasping.collision import NO_LATTICE, Lattice, collide_in_boxes
 from grasping.geometry import ObjectGeometry
 from grasping.grasps import Grasps
+from grasping.gripper import GRASPNET_GRIPPER
 from grasping.point_boxes import PointBoxes
 
 # The very scene that the protocol tests against; made anew here, a last bit could differ.
@@ -23,6 +25,8 @@ from grasping.protocol import MAXIMUM_WIDTH, WORKSPACE_MARGIN, boxes_of, table_a
 
 # Metres, and how many along each edge of a block: at the clouds' 3 mm some 28 points of a surface to a cell.
 _CELL, _SIDE = 0.016, 4
+# Metres, edge of the cells that tell where no gripper comes at all, and how many of them are worth their time.
+_COARSE, _MOST_CELLS = 0.02, 1_000_000
 
 FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -98,8 +102,66 @@ def hit_cloud(points: ArrayLike, grasps: Grasps) -> Mask:
     if len(cloud) == 0:
         return np.zeros(len(grasps), bool)
     grasps = replace(grasps, width=np.clip(grasps.width, 0.0, MAXIMUM_WIDTH))
+    cloud = _within_reach(cloud, grasps)
+    if len(cloud) == 0:
+        return np.zeros(len(grasps), bool)
     everywhere, group = np.full((1, 3), np.inf), np.zeros(len(grasps), np.int64)
     return collide_in_boxes(_in_blocks(cloud), NO_LATTICE, -everywhere, everywhere, grasps, group, 0)[0]
+
+
+def _within_reach(points: FloatArray, grasps: Grasps) -> FloatArray:
+    """The points ``(M, 3)``, M > 0, less those in whose cell of a coarse grid no gripper comes: most of a view's.
+
+    All of them where a grasp's axes are not a rotation, for then nothing is known of its reach.
+    """
+    gripper, R = GRASPNET_GRIPPER, grasps.rotation
+    back = -(gripper.finger_back + gripper.base_thickness)
+    front = np.maximum(grasps.depth, -gripper.finger_back)
+    beside = grasps.width / 2 + gripper.finger_thickness
+    middle = grasps.translation + R[:, :, 0] * (0.5 * (front + back))[:, None]
+    half = np.stack([0.5 * (front - back), beside, np.full(len(grasps), gripper.height / 2)], axis=1)
+    known = np.isfinite(middle).all() and np.isfinite(half).all()
+    if not known or not np.all(np.abs(R.transpose(0, 2, 1) @ R - np.eye(3)) < 1e-5):
+        return points
+    reach = np.einsum("nij,nj->ni", np.abs(R), half) * 1.001 + 1e-4  # for axes as far from a rotation as was let pass
+    return points[_in_cells(points, middle - reach, middle + reach, _COARSE, _MOST_CELLS)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _in_cells(points: FloatArray, low: FloatArray, high: FloatArray, edge: float, most: int) -> Mask:
+    """Which points share a cell with one of N boxes ``low, high`` ``(N, 3)``; all where there would be too many cells.
+
+    Rounding is monotone, so that a point of a box is never in a cell before or behind the box's.
+    """
+    chosen = np.ones(len(points), np.bool_)
+    corner, far = points[0].copy(), points[0].copy()
+    for i in range(len(points)):
+        for k in range(3):
+            corner[k], far[k] = min(corner[k], points[i, k]), max(far[k], points[i, k])
+    cells = 1.0
+    for k in range(3):
+        cells *= np.floor((far[k] - corner[k]) / edge) + 1.0
+    if not cells < most:
+        return chosen
+    last = np.empty(3, np.int64)
+    for k in range(3):
+        last[k] = int((far[k] - corner[k]) / edge)
+    near = np.zeros((last[0] + 1, last[1] + 1, last[2] + 1), np.bool_)
+    begin, end = np.empty(3, np.int64), np.empty(3, np.int64)
+    for n in range(len(low)):
+        for k in range(3):  # those that are elsewhere in the end mark cells at the border, where no harm is done
+            begin[k] = int(min(max(np.floor((low[n, k] - corner[k]) / edge), 0.0), last[k]))
+            end[k] = int(min(max(np.floor((high[n, k] - corner[k]) / edge), 0.0), last[k])) + 1
+        near[begin[0] : end[0], begin[1] : end[1], begin[2] : end[2]] = True
+    for i in range(len(points)):
+        x, y, z = (
+            (points[i, 0] - corner[0]) / edge,
+            (points[i, 1] - corner[1]) / edge,
+            (points[i, 2] - corner[2]) / edge,
+        )
+        if x < last[0] + 1 and y < last[1] + 1 and z < last[2] + 1:  # else it is no number
+            chosen[i] = near[int(x), int(y), int(z)]
+    return chosen
 
 
 def _in_blocks(points: FloatArray) -> PointBoxes:

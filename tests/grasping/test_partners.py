@@ -13,7 +13,7 @@ from grasping.collision import collide
 from grasping.geometry import ObjectGeometry
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER
-from grasping.partners import find_partners, hit_cloud
+from grasping.partners import _in_cells, _within_reach, find_partners, hit_cloud
 from grasping.protocol import TABLE_SIZE, WORKSPACE_MARGIN, score_view, table_points
 from grasping.transforms import pose, transform_points
 
@@ -118,3 +118,35 @@ def test_a_cloud_in_blocks_is_hit_as_in_a_tree(  # type: ignore[no-untyped-def]
     assert np.array_equal(hit_cloud(points, grasps), wanted)
     if count == 3000 and spread == 0.1:
         assert wanted.any()
+
+
+def test_axes_that_are_no_rotation_reach_where_they_do(scene, near_antipodal) -> None:  # type: ignore[no-untyped-def]
+    T = scene.T_camera_object[1]
+    grasps = near_antipodal(scene.objects[1], T, scene.T_camera_table, 60, 0)
+    points = T[:3, 3] + np.random.default_rng(0).uniform(-0.3, 0.3, (20_000, 3))
+    for factor in (0.2, 3.0):  # shorter axes reach farther
+        stretched = replace(grasps, rotation=grasps.rotation * factor, width=np.clip(grasps.width, 0, 0.1))
+        wanted = collide(points, stretched, 0)[0]
+        assert np.array_equal(hit_cloud(points, stretched), wanted)
+    assert len(_within_reach(points, stretched)) == len(points)
+    # Of rotations it is known; most points are far from all of them.
+    grasps = replace(grasps, width=np.clip(grasps.width, 0, 0.1))
+    assert 0 < len(_within_reach(points, grasps)) < len(points) / 3
+    away = replace(grasps, translation=grasps.translation + 5.0)
+    assert not hit_cloud(points, away).any() and len(_within_reach(points, away)) < len(points) / 10
+    assert not hit_cloud(points, grasps[:0]).any() and len(_within_reach(points, grasps[:0])) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), edge=st.sampled_from([0.1, 0.3, 2.0]), most=st.sampled_from([1, 10**6]))
+def test_no_point_of_a_box_is_left_out(seed: int, edge: float, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(300, 3)).round(1)  # many on the borders of cells
+    low = rng.normal(size=(4, 3)).round(1)
+    high = low + rng.choice([0.0, 0.1, 0.7], (4, 3))
+    chosen = _in_cells(points, low, high, edge, most)
+    inside = ((points[:, None] >= low) & (points[:, None] <= high)).all(axis=2).any(axis=1)
+    assert not np.any(inside & ~chosen)
+    near = ((points[:, None] > low - edge) & (points[:, None] < high + edge)).all(axis=2).any(axis=1)
+    border = np.any((low > points.max(axis=0)) | (high < points.min(axis=0)))  # such a box marks cells at the border
+    assert chosen.all() if most == 1 else border or not np.any(chosen & ~near)
