@@ -11,3 +11,7 @@ Conventions
   z is the direction of the fingers' height. A grasp's translation is the point between the fingers from
   which ``depth`` is measured along x.
 """
+
+from grasping import compiled_cache
+
+compiled_cache.settle()
