@@ -87,7 +87,9 @@ def run_experiment(
         if execution.share is None:
             shutil.rmtree(folder.work, ignore_errors=True)  # left over by what was killed
         reports = _carry_out_units(experiment, folder, shared, execution, device, stages, say, trust_code)
-        if execution.share is not None:
+        if execution.share is None:
+            shutil.rmtree(folder.work, ignore_errors=True)  # left over by workers that died meanwhile
+        else:
             problems = collect_problems(experiment, folder, shared)
             return RunResult(folder, tuple(reports), tuple(problems))
         problems = collect_problems(experiment, folder, units)
@@ -125,9 +127,9 @@ def _carry_out_units(
         _record(experiment, folder)
         return []
     if execution.store is not None:
-        from pipeline.store import Store
+        from pipeline.store import open_store
 
-        Store(execution.store).register(folder.root)
+        open_store(execution.store).register(folder.root)
     engine = make_engine(execution, device if "complete" in stages else "cpu", say)
     try:
         device = device_of(engine, device) if "complete" in stages else "cpu"

@@ -224,7 +224,12 @@ def _make(plan: Plan, workshop: Workshop, work: Path) -> tuple[bool, str | None]
     key = "" if store is None else store.key(plan.made_from, plan.scene, plan.camera)
     remark: str | None = None
     stored = store is not None and store.fetch(key, work)
-    if not stored:
+    if stored:
+        from pipeline.view_files import arrange
+
+        if arrange(work, workshop.packed):
+            write_stamp(work / STAMP, replace(_stamp_of(work), files=file_sizes(work)))
+    else:
         start = time.perf_counter()
         problems = plan.function(replace(plan.job, out=work))
         if workshop.packed:
@@ -253,6 +258,12 @@ def _no_room(error: OSError, folder: Path) -> str | None:
     except OSError as other:
         return other.strerror if other.errno in NO_ROOM else None
     return None
+
+
+def _stamp_of(folder: Path) -> Stamp:
+    stamp = read_stamp(folder / STAMP)
+    assert stamp is not None  # the store has read it
+    return stamp
 
 
 def put_in_place(made: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ from pipeline.config import load_experiment
 from pipeline.dump_export import export_dump
 from pipeline.engine_options import Execution
 from pipeline.experiment import RunResult, run_experiment
-from pipeline.run_folder import unit_folder
+from pipeline.run_folder import unit_folder, view_file
 from pipeline.score_dump import Request, score_dump
 from pipeline.view_files import PACK, unpack
 
@@ -28,7 +28,7 @@ def carry_out(path: Path, out: Path, **how: object) -> RunResult:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_cache: Path, tiny_checkpoint: Path):
-    """The experiment, a loose run and a packed run."""
+    """The experiment, a loose run with a store, and a packed run without."""
     home = tmp_path_factory.mktemp("packed")
     path = home / "experiment.yaml"
     path.write_text(
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_cach
         f"arms: [partial, {{name: random, checkpoint: {tiny_checkpoint}}}, oracle]\n"
         f"cache: {tiny_cache}\n"
     )
-    return path, carry_out(path, home / "loose"), carry_out(path, home / "pack", packed=True)
+    return path, carry_out(path, home / "loose", store=home / "store"), carry_out(path, home / "pack", packed=True)
 
 
 def files(root: Path, *kinds: str) -> dict[str, bytes]:
@@ -125,3 +125,15 @@ def test_its_dump_is_scored_as_it_lies_and_as_exported(
         results.append({key: value for key, value in result.items() if key not in ("dump", "seconds")})
     assert results[0] == results[1] == results[2]
     assert results[0]["problems"] == []
+
+
+def test_units_out_of_a_store_get_the_form_that_a_run_wants(runs, tmp_path: Path) -> None:
+    path, loose, packed = runs
+    store = loose.folder.root.parent / "store"
+    for name, how, like in (("pack", True, packed), ("loose", False, loose)):
+        again = carry_out(path, tmp_path / name, store=store, packed=how)
+        assert sum(stage.stored for stage in again.stages) == sum(stage.made for stage in again.stages) == 28
+        assert files(tmp_path / name, ".npz", ".npy", ".zip") == files(like.folder.root, ".npz", ".npy", ".zip")
+        assert compared(tmp_path / name) == compared(like.folder.root)
+        assert {stage.made for stage in carry_out(path, tmp_path / name, store=store, packed=how).stages} == {0}
+    assert view_file(unit_folder(loose.folder.observations, 100, "realsense"), 0, ".npz").stat().st_nlink > 1
