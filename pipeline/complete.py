@@ -43,14 +43,24 @@ def plans(
 
     ``trust_code``: whether a checkpoint may name code (``module:Class``) that is then imported and run.
     """
+    models = {unit: _models(experiment, unit, hashes) for unit in units}
     result = []
     for arm in experiment.members():
         made_from, load = describe_arm(arm, device, trust_code, hashes)
         on_gpu = arm.completion == "checkpoint" and device == "cuda" and load is not None
         for unit in units:
-            plan = _plan(experiment, run, arm, made_from, unit, hashes, known, device, trust_code)
+            plan = _plan(experiment, run, arm, made_from, unit, models[unit], hashes, known, device, trust_code)
             result.append(replace(plan, group=GPU) if on_gpu else plan)
     return result
+
+
+def _models(experiment: Experiment, unit: SceneUnit, hashes: FileHashes) -> tuple[str | None, str | None]:
+    """Return a fingerprint of the true models of a scene, alike for all arms, or None and why there is none."""
+    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+    try:
+        return TrueSurfaces(dataset, experiment.cache_folder(), hashes).made_from(unit.scene), None
+    except DatasetError as error:
+        return None, str(error)
 
 
 def _plan(
@@ -59,6 +69,7 @@ def _plan(
     arm: Arm,
     arm_made_from: dict[str, Any],
     unit: SceneUnit,
+    models: tuple[str | None, str | None],
     hashes: FileHashes,
     known: Known,
     device: str,
@@ -67,19 +78,15 @@ def _plan(
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     observed = known.need(observations, f"{observations}: no observations; run `observe` first")
     surfaces = TrueSurfaces(GraspNetDataset(experiment.dataset.root, unit.camera), experiment.cache_folder(), hashes)
-    blocked = blocked_by([observed])
-    models: str | None = None
-    try:
-        models = surfaces.made_from(unit.scene)
-    except DatasetError as error:
-        blocked = str(error)
+    measured_on, untrue = models
+    blocked = untrue or blocked_by([observed])
     made_from = {
         "stage": "complete",
         "version": VERSION,
         "observations": observed.fingerprint,
         **arm_made_from,
         "density": experiment.density,
-        "models": models,
+        "models": measured_on,
         "surfaces": SURFACE_VERSION,
         "seed": experiment.seed,
     }

@@ -111,10 +111,11 @@ def plans(
     experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes, known: Known
 ) -> list[Plan]:
     """Return one plan a scene and camera for the visibility of objects, and one an arm and generator besides."""
+    truths = {unit: _truth(experiment, unit, hashes) for unit in units}
     return [
         *visibility.plans(experiment, run, units, hashes, known),
         *(
-            _plan(experiment, run, arm.name, generator.label, unit, hashes, known)
+            _plan(experiment, run, arm.name, generator.label, unit, truths[unit], known)
             for arm in experiment.members()
             for generator in experiment.generators
             for unit in units
@@ -122,8 +123,26 @@ def plans(
     ]
 
 
+def _truth(experiment: Experiment, unit: SceneUnit, hashes: FileHashes) -> tuple[str | None, str | None]:
+    """Return a fingerprint of a scene's true geometry and poses, alike for all arms, or None and why there is none."""
+    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+    try:
+        files = [path for object_id in dataset.object_ids(unit.scene) for path in model_files(dataset, object_id)]
+        files += [dataset.annotation_file(unit.scene, view) for view in unit.views]
+        files += [dataset.scene_dir(unit.scene) / name for name in ("camera_poses.npy", "cam0_wrt_table.npy")]
+        return hashes.many(files), None
+    except DatasetError as error:
+        return None, str(error)
+
+
 def _plan(
-    experiment: Experiment, run: RunFolder, arm: str, generator: str, unit: SceneUnit, hashes: FileHashes, known: Known
+    experiment: Experiment,
+    run: RunFolder,
+    arm: str,
+    generator: str,
+    unit: SceneUnit,
+    truth: tuple[str | None, str | None],
+    known: Known,
 ) -> Plan:
     scorer = next(scorer for scorer in experiment.scorers if scorer != PHYSICS)
     oracle = next((other.name for other in experiment.members() if other.completion == "truth"), None)
@@ -143,22 +162,14 @@ def _plan(
     if oracle is not None:
         theirs = folder(run.dump(oracle, generator)), folder(run.scores(oracle, generator, scorer))
     wants = [known.need(path, "") for path in theirs or ()]
-    blocked = blocked_by(needs.values()) or _mixed(inputs, known)
-    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
-    truth: str | None = None
-    try:
-        files = [path for object_id in dataset.object_ids(unit.scene) for path in model_files(dataset, object_id)]
-        files += [dataset.annotation_file(unit.scene, view) for view in unit.views]
-        files += [dataset.scene_dir(unit.scene) / name for name in ("camera_poses.npy", "cam0_wrt_table.npy")]
-        truth = hashes.many(files)
-    except DatasetError as error:
-        blocked = str(error)
+    posed, untrue = truth
+    blocked = untrue or blocked_by(needs.values()) or _mixed(inputs, known)
     made_from: dict[str, Any] = {
         "stage": "explain",
         "version": VERSION,
         **{name: need.fingerprint for name, need in needs.items()},
         "oracle": [want.fingerprint for want in wants],
-        "truth": truth,
+        "truth": posed,
         "scorer": scorer,
         "protocol": fingerprint(protocol.fingerprint()),
         "density": experiment.density,

@@ -77,8 +77,11 @@ def plans(
     experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes, known: Known
 ) -> list[Plan]:
     """Return one plan an arm, generator, scorer, scene and camera."""
+    truths = {
+        (scorer, unit): _truth(experiment, scorer, unit, hashes) for scorer in experiment.scorers for unit in units
+    }
     return [
-        _plan(experiment, run, arm.name, generator.label, scorer, unit, hashes, known)
+        _plan(experiment, run, arm.name, generator.label, scorer, unit, truths[scorer, unit], known)
         for arm in experiment.members()
         for generator in experiment.generators
         for scorer in experiment.scorers
@@ -114,6 +117,19 @@ def _prepare_model(argument: tuple[Path, int, Path, float | None]) -> None:
         load_body(folder, object_id, cache, density)
 
 
+def _truth(experiment: Experiment, scorer: str, unit: SceneUnit, hashes: FileHashes) -> tuple[str | None, str | None]:
+    """Return a fingerprint of the true geometry that all arms' grasps are graded on, or None and why there is none."""
+    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+    try:
+        files = [path for object_id in dataset.object_ids(unit.scene) for path in model_files(dataset, object_id)]
+        files += [dataset.annotation_file(unit.scene, view) for view in unit.views]
+        if scorer == PHYSICS:
+            files += physics_score.scene_files(dataset, unit.scene)
+        return hashes.many(files), None
+    except DatasetError as error:
+        return None, str(error)
+
+
 def _plan(
     experiment: Experiment,
     run: RunFolder,
@@ -121,28 +137,19 @@ def _plan(
     generator: str,
     scorer: str,
     unit: SceneUnit,
-    hashes: FileHashes,
+    truth: tuple[str | None, str | None],
     known: Known,
 ) -> Plan:
     dump = unit_folder(run.dump(arm, generator), unit.scene, unit.camera)
     out = unit_folder(run.scores(arm, generator, scorer), unit.scene, unit.camera)
-    dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
     needed = known.need(dump, f"{dump}: no grasps; run `generate` first")
-    blocked = blocked_by([needed])
-    truth: str | None = None
-    try:
-        scene_files = [path for object_id in dataset.object_ids(unit.scene) for path in model_files(dataset, object_id)]
-        scene_files += [dataset.annotation_file(unit.scene, view) for view in unit.views]
-        if scorer == PHYSICS:
-            scene_files += physics_score.scene_files(dataset, unit.scene)
-        truth = hashes.many(scene_files)
-    except DatasetError as error:
-        blocked = str(error)
+    graded_on, untrue = truth
+    blocked = untrue or blocked_by([needed])
     made_from = {
         "stage": "score",
         "version": VERSION,
         "dump": needed.fingerprint,
-        "truth": truth,
+        "truth": graded_on,
         "scorer": scorer,
         "protocol": fingerprint(protocol.fingerprint()),
         "referee": metadata.version("graspnetAPI") if scorer == REFEREE else None,
