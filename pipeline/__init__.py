@@ -27,8 +27,9 @@ a run
 how a run is carried out
     ``units`` (a unit of work, planned and made), ``schedule`` (each as soon as what it reads is finished),
     ``run_progress`` (how far it is), ``engine_options`` (what the command line says of it), ``engines/`` (where units
-    run: processes, Dask, Slurm), ``store`` with ``store_gc`` (finished units that runs share), ``view_files`` (a unit's
-    files of single views, packed or not).
+    run: ``local``, ``dask_cluster``, and ``slurm`` with ``slurm_jobs`` and ``profile``; both Dask engines share
+    ``dask_crew``, ``dask_client`` and ``worker_check``), ``store`` with ``store_gc`` (finished units that runs share),
+    ``view_files`` (a unit's files of single views, packed or not).
 clouds and grasps
     ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` (a method in another
     environment), ``arm_completion`` and ``completed_unit`` (the work of ``complete``), ``truth`` (true surfaces),

@@ -5,7 +5,7 @@
 #   test.sh ARGS...    hands ARGS to pytest
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-setup_environment dev physics viewer
+setup_environment dev physics viewer cluster
 cd "$project"
 # Two test processes at once: each keeps to one thread, or they wait for each other's.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
