@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import pickle
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,13 @@ def import_cluster(name: str) -> Any:
     Raises:
         EngineError: it is not installed.
     """
-    with contextlib.suppress(ImportError):
+    before = signal.getsignal(signal.SIGINT)
+    try:
         return importlib.import_module(name)
+    except ImportError:
+        pass
+    finally:
+        # dask_jobqueue 0.9 has Ctrl-C exit silently, with status 0, once it is imported.
+        if before is not None and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
     raise EngineError(f"{name} is not installed; pip install 'grasp-utility[cluster]'")

@@ -12,7 +12,6 @@ import secrets
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -107,7 +106,8 @@ class _Group:
         self, profile: Profile, group: str, name: str, folder: Path | None, say: Callable[[str], None]
     ) -> None:
         self._asked, self._name = profile.groups()[group], name
-        self._logs = (folder.resolve() / "logs" if folder is not None else Path(tempfile.gettempdir())) / name
+        # On a file system that the nodes share, or Slurm cannot start the jobs; sbatch's own default is here as well.
+        self._logs = (folder.resolve() / "logs" if folder is not None else Path.cwd()) / name
         self._expected = expect(folder)
         self._cluster: Any = None
         self._client: Any = None

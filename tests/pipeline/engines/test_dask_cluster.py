@@ -194,7 +194,7 @@ def test_nothing_stays_at_the_scheduler_or_with_us(cluster: Cluster, units, run:
             _, pending = wait(pending, return_when=FIRST_COMPLETED)
     wait(pending)
     client = engine._client
-    assert not client.futures
+    wait_until(lambda: not client.futures, 2)
     # what is released is told in batches of some milliseconds
     wait_until(lambda: not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)), 2)
     engine.close()
