@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import filelock
+from tqdm import tqdm
 
 FORMAT_VERSION = 1
 
@@ -90,6 +92,10 @@ def file_hash(path: Path) -> str:
         return "absent"
 
 
+_READERS = 8  # threads: reading waits for disks, and hashing leaves the interpreter to others
+_MANY = 1000  # files, from which on a bar is worth its line
+
+
 class FileHashes:
     """Content hashes, remembered by size and modification time so that a rerun does not read a dataset again."""
 
@@ -106,6 +112,17 @@ class FileHashes:
         if path not in self._seen:  # arms ask for the same files, and a shared file system is slow to tell their state
             self._seen[path] = self._hash(path)
         return self._seen[path]
+
+    def read(self, paths: Iterable[Path]) -> None:
+        """Hash many files at once, by threads and with a bar: the first look at a whole dataset takes its time."""
+        unknown = [path for path in dict.fromkeys(paths) if path not in self._seen]
+        with (
+            ThreadPoolExecutor(_READERS) as readers,
+            tqdm(total=len(unknown), desc="hashing", unit="file", disable=len(unknown) < _MANY, delay=1.0) as bar,
+        ):
+            for path, value in zip(unknown, readers.map(self._hash, unknown), strict=True):
+                self._seen[path] = value
+                bar.update()
 
     def _hash(self, path: Path) -> str:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,11 +46,15 @@ app.add_typer(trial_app)
 app.add_typer(view_app)
 app.add_typer(training_app)
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
 
 
 def main() -> None:
-    """Run the command line: bad input ends in one line and status 2, Ctrl-C in one line and status 130."""
+    """Run the command line: bad input ends in one line and status 2, Ctrl-C in one line and status 130.
+
+    SIGTERM, by which batch systems end jobs, drops the units in progress and ends with status 143.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app(standalone_mode=True)
     except SystemExit as end:
@@ -58,6 +63,11 @@ def main() -> None:
         raise
     except (ValueError, OSError) as error:
         sys.exit(_fail(" ".join(str(error).split()), 2))
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise SystemExit(_fail("terminated; what is finished is kept, the same command goes on from there", TERMINATED))
 
 
 def _fail(message: str, status: int) -> int:

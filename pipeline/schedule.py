@@ -84,8 +84,8 @@ def carry_out(
     except KeyboardInterrupt:
         schedule.stop()
         raise
-    except (ArtifactError, EngineError) as error:
-        progress.finish(STOPPED, str(error))
+    except BaseException as error:
+        progress.finish(STOPPED, " ".join(str(error).split()) or type(error).__name__)
         raise
     progress.finish(FINISHED)
     return [schedule.report(stage) for stage in stages]
@@ -175,8 +175,8 @@ class _Schedule:
                     self._hand_out()
                 bar.n = len(self.made) + sum(folder in self.failures for folder in self.stale)
                 bar.refresh() if bar.n == waiting else bar.update(0)
-                if not self.in_flight:
-                    break
+                if not self.in_flight and (self.no_room is not None or not any(self.ready.values())):
+                    break  # where units are ready and none is in flight, workers are yet to come
                 for future in self._ended():
                     self._settle(future)
                 self.progress.write()

@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from tqdm import tqdm
 
 from pipeline.engines import CPU, Engine, WorkerDied
 from pipeline.engines.local import HereEngine, LocalEngine
+
+_POLL = 2.0  # seconds after which an engine is asked again how many units it can take
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def _run(
             future = engine.submit(CPU, _guarded, (function, *units[index], expected))
             in_flight[future] = index
             future.add_done_callback(ended.put)
-        future = ended.get()
+        try:
+            future = ended.get(timeout=_POLL)
+        except Empty:  # also where nothing is in flight: workers are yet to come
+            continue
         index = in_flight.pop(future)
         try:
             results[index] = future.result()

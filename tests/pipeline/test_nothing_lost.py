@@ -298,3 +298,61 @@ def test_a_folder_that_may_not_be_written_is_named_with_the_remedy(fresh: Lab, t
     assert done.returncode == 2, done.stderr
     assert "locked" in done.stderr and "choose another --" in done.stderr and "Traceback" not in done.stderr
     assert not list(locked.iterdir())
+
+
+KILLER = """
+import multiprocessing, os, signal
+from torch import nn
+from completion.networks import Completion
+
+class Network(nn.Module):
+    def forward(self, points):
+        if multiprocessing.parent_process() is not None:  # not where the run itself tries whether it can be loaded
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Completion([points.repeat(1, 2, 1)])
+"""
+
+
+def test_a_network_that_kills_its_workers_is_left_alone_and_the_rest_is_done(
+    fresh: Lab, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "killer_network.py").write_text(KILLER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    shutil.copytree(tiny_checkpoint, tmp_path / "killer")
+    config = json.loads((tmp_path / "killer/config.json").read_text())
+    config["network"] = {"name": "killer_network:Network", "parameters": {}}
+    (tmp_path / "killer/config.json").write_text(json.dumps(config))
+    from safetensors.numpy import save_file
+
+    save_file({}, tmp_path / "killer/model.safetensors")
+    text = fresh.experiment.read_text().replace("oracle]", f"oracle, {{name: killer, checkpoint: {tmp_path}/killer}}]")
+    (tmp_path / "experiment.yaml").write_text(text)
+    poisoned = Lab(tmp_path / "experiment.yaml", fresh.out)
+    process = poisoned.start("--trust-code", "--retries", "3")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, said
+    assert "the worker process died" in said and "2 times: left alone" in said and "Traceback" not in said
+    failures = [json.loads(path.read_text()) for path in fresh.out.rglob("failure.json")]
+    assert {(f["stage"], f["tries"]) for f in failures if "died" in f["reason"]} == {("complete", 2)}
+    of_killer = [path for path in poisoned.stamps() if "killer" in path.parts]
+    assert not of_killer and len(poisoned.stamps()) == sum(UNITS.values())
+    assert (fresh.out / "report.html").exists()
+    counts = json.loads((fresh.out / "summary.json").read_text())["counts"]
+    assert {row["arm"]: row["views_failed"] for row in counts} == {"partial": 0, "random": 0, "oracle": 0, "killer": 4}
+
+
+def test_sigterm_ends_a_run_at_once_and_the_next_goes_on(fresh: Lab) -> None:
+    process = fresh.start()
+    until = time.monotonic() + 60
+    while not fresh.stamps():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    workers = workers_of(process.pid)
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 143, said
+    assert "terminated; what is finished is kept" in said and "Traceback" not in said
+    assert not any(command_of(worker) for worker in workers)
+    assert json.loads((fresh.out / "progress.json").read_text())["state"] == "stopped"
+    fresh.finish()
+    assert fresh.snapshot() == fresh.content
