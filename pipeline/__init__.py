@@ -26,7 +26,8 @@ a run
     (paths), ``artifacts`` (fingerprints, stamps, locks), ``summary`` (``summary.json``).
 how a run is carried out
     ``units`` (a unit of work, planned and made), ``schedule`` (each as soon as what it reads is finished),
-    ``run_progress`` (how far it is), ``engine_options`` (what the command line says of it), ``engines/`` (where units
+    ``run_progress`` (how far it is, as the process that works writes it down), ``failures`` (what is known of a unit
+    that failed), ``engine_options`` (what the command line says of it), ``engines/`` (where units
     run: ``local``, ``dask_cluster``, and ``slurm`` with ``slurm_jobs`` and ``profile``; both Dask engines share
     ``dask_crew``, ``dask_client`` and ``worker_check``), ``store`` with ``store_gc`` (finished units that runs share),
     ``view_files`` (a unit's files of single views, packed or not).

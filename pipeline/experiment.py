@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -13,8 +12,9 @@ from typing import Any
 from pipeline.artifacts import FileHashes, read_stamp, run_lock, write_json
 from pipeline.config import ConfigError, Experiment
 from pipeline.engine_options import Execution, device_of, make_engine
-from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder
-from pipeline.run_progress import Progress
+from pipeline.failures import read_failure
+from pipeline.run_folder import STAMP, RunFolder, unit_folder
+from pipeline.run_progress import TABLES, Progress
 from pipeline.schedule import StageReport, carry_out
 from pipeline.selection import SceneUnit, select
 from pipeline.units import Known, Plan, Workshop
@@ -80,18 +80,24 @@ def run_experiment(
     _writable(experiment.cache_folder())
     try:
         # The machine that hands out the work need not have the GPUs of those that do it.
-        _check_parts(experiment, device if execution.engine == "local" else "cpu", stages, trust_code)
+        check_parts(experiment, device if execution.engine == "local" else "cpu", stages, trust_code)
     except ArmError as error:
         raise ConfigError(f"{'' if source is None else f'{source}: '}{error}") from error
-    with run_lock(out, execution.share):
+    share = None if execution.share is None else "{}/{}".format(*execution.share)
+    of_units = tuple(stage for stage in stages if stage in UNIT_STAGES)
+    progress = Progress(folder.progress_of(share) if of_units else None, execution.engine, share)
+    with run_lock(out, execution.share), progress.kept_up():
         if execution.share is None:
             shutil.rmtree(folder.work, ignore_errors=True)  # left over by what was killed
-        reports = _carry_out_units(experiment, folder, shared, execution, device, stages, say, trust_code)
+        reports = _carry_out_units(
+            experiment, folder, shared, execution, device, of_units, progress, say=say, trust_code=trust_code
+        )
         if execution.share is None:
             shutil.rmtree(folder.work, ignore_errors=True)  # left over by workers that died meanwhile
         else:
             problems = collect_problems(experiment, folder, shared)
             return RunResult(folder, tuple(reports), tuple(problems))
+        progress.enter(TABLES)
         problems = collect_problems(experiment, folder, units)
         write_json(folder.problems, problems)
         fresh = any(report.made for report in reports)
@@ -116,14 +122,15 @@ def _carry_out_units(
     execution: Execution,
     device: str,
     stages: tuple[str, ...],
+    progress: Progress,
+    *,
     say: Callable[[str], None],
     trust_code: bool,
 ) -> list[StageReport]:
-    """Make what the stages before ``aggregate`` lack, and say what each has done."""
+    """Make what stages before ``aggregate`` lack, and say what each has done."""
     from pipeline import arm_completion, score
 
-    of_units = tuple(stage for stage in stages if stage in UNIT_STAGES)
-    if not of_units:
+    if not stages:
         _record(experiment, folder)
         return []
     if execution.store is not None:
@@ -138,17 +145,16 @@ def _carry_out_units(
             for arm in experiment.members():
                 for caveat in arm_completion.caveats(arm):
                     say(f"note       {arm.name}: {caveat}")
-        plans = plan_units(experiment, folder, units, stages=of_units, device=device, trust_code=trust_code)
+        plans = plan_units(experiment, folder, units, stages=stages, device=device, trust_code=trust_code)
         if "score" in stages:
             score.prepare_models(plans, engine)
-        share = None if execution.share is None else "{}/{}".format(*execution.share)
         reports = carry_out(
             plans,
             engine,
             Workshop(folder.work, execution.store, execution.packed),
-            stages=of_units,
+            stages=stages,
             retries=execution.retries,
-            progress=Progress(folder.progress_of(share), engine.name, share),
+            progress=progress,
             say=say,
         )
     except BaseException:
@@ -207,8 +213,12 @@ def _writable(cache: Path) -> None:
         raise ConfigError(f"{cache}: cannot be the cache folder ({error.strerror}); choose another --cache") from None
 
 
-def _check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], trust_code: bool) -> None:
-    """Find out before the work begins whether every arm, generator and scorer can be had."""
+def check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], trust_code: bool) -> None:
+    """Find out before the work begins whether every arm, generator and scorer can be had.
+
+    Raises:
+        ArmError, ScorerError, ValueError: one cannot.
+    """
     from grasping.generators import make_generator
     from pipeline.arm_completion import describe_arm
     from pipeline.scorers import check_available
@@ -246,33 +256,32 @@ def _line(report: StageReport) -> str:
 def collect_problems(experiment: Experiment, folder: RunFolder, units: list[SceneUnit]) -> list[dict[str, Any]]:
     """List what failed in the experiment's units, in this run or one before: whole units, and rows inside others."""
     problems: list[dict[str, Any]] = []
-    for base in _unit_bases(experiment, folder):
+    for _, _, base in unit_bases(experiment, folder):
         for unit in units:
             path = unit_folder(base, unit.scene, unit.camera)
             stamp = read_stamp(path / STAMP)
             name = path.relative_to(folder.root).as_posix()
             if stamp is not None:
                 problems += [{"stage": stamp.made_from.get("stage"), "unit": name, **row} for row in stamp.problems]
-            elif (path / FAILURE).exists():
-                failure = json.loads((path / FAILURE).read_text())
-                problems.append({**failure, "unit": name, "view": None, "object": None})
+            elif (failure := read_failure(path)) is not None:
+                problems.append({**failure.row(), "unit": name, "view": None, "object": None})
     return problems
 
 
-def _unit_bases(experiment: Experiment, folder: RunFolder) -> list[Path]:
-    """Return the folders below which the stages' units lie, in the order of the stages."""
+def unit_bases(experiment: Experiment, folder: RunFolder) -> list[tuple[str, str, Path]]:
+    """Return stage, arm ('' for all arms') and folder below which its units lie, in the order of the stages."""
     arms = [arm.name for arm in experiment.members()]
     generators = [generator.label for generator in experiment.generators]
     return [
-        folder.observations,
-        *(folder.clouds(arm) for arm in arms),
-        *(folder.dump(arm, generator) for arm in arms for generator in generators),
+        ("observe", "", folder.observations),
+        *(("complete", arm, folder.clouds(arm)) for arm in arms),
+        *(("generate", arm, folder.dump(arm, generator)) for arm in arms for generator in generators),
         *(
-            folder.scores(arm, generator, scorer)
+            ("score", arm, folder.scores(arm, generator, scorer))
             for arm in arms
             for generator in generators
             for scorer in experiment.scorers
         ),
-        folder.visibility,
-        *(folder.explained(arm, generator) for arm in arms for generator in generators),
+        ("explain", "", folder.visibility),
+        *(("explain", arm, folder.explained(arm, generator)) for arm in arms for generator in generators),
     ]

@@ -3,9 +3,11 @@
 Schema (``format_version`` 1)
 -----------------------------
 ``state``
-    ``working``, ``stopping`` (Ctrl-C: units in progress are finished), ``finished`` or ``stopped`` (with ``reason``).
+    ``preparing`` (files are hashed, units planned, models read), ``working``, ``stopping`` (Ctrl-C: units in progress
+    are finished), ``tables`` (units are done), ``finished`` or ``stopped`` (with ``reason``).
 ``started, updated``
-    UTC, ISO 8601; ``updated`` is at most some seconds old while a run works.
+    UTC, ISO 8601, by the clock of ``host``. The file's own time is set every :data:`EVERY` seconds while the process
+    lives, whatever it waits for.
 ``host, process, engine, share``
     who works; ``share`` is ``I/N`` of a job array's task, else null.
 ``units``
@@ -15,6 +17,12 @@ Schema (``format_version`` 1)
     list of ``{stage, unit, since}``, the longest first.
 ``seconds``
     ``{stage: {made, seconds}}``: units that were made (not fetched), and their seconds in all.
+``lately``
+    ``{seconds, made: {stage: n}, workers}``: in the last :data:`LATELY` seconds, which units were made or fetched, and
+    how many were in work at once.
+``seconds_left``
+    a guess: what waits, times the mean seconds of a unit of its stage, shared among these workers; tables aside. Null
+    while a stage that has units waiting has finished none.
 ``slowest``
     list of ``{stage, unit, seconds, where}``.
 """
@@ -25,8 +33,10 @@ import contextlib
 import heapq
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,14 +47,24 @@ from pipeline.units import Made, Plan
 FORMAT_VERSION = 1
 EVERY = 2.0
 """Seconds between writes."""
+LATELY = 300.0
 SLOWEST = 10
-SHOWN_RUNNING = 200
 
-WORKING, STOPPING, FINISHED, STOPPED = "working", "stopping", "finished", "stopped"
+PREPARING, WORKING, STOPPING, TABLES = "preparing", "working", "stopping", "tables"
+FINISHED, STOPPED = "finished", "stopped"
 
 
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def ending(error: BaseException) -> str:
+    """Say in one line why a run ended before its time."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, SystemExit):
+        return "terminated"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass
@@ -79,9 +99,37 @@ class Progress:
     _running: dict[Path, tuple[Plan, str]] = field(default_factory=dict)
     _seconds: dict[str, list[float]] = field(default_factory=dict)
     _slowest: list[tuple[float, str, str, str]] = field(default_factory=list)
+    _lately: deque[tuple[float, str, int]] = field(default_factory=lambda: deque(maxlen=20_000))
+    _begun: float = field(default_factory=time.monotonic)
     _written: float = 0.0
 
+    @contextlib.contextmanager
+    def kept_up(self) -> Iterator[None]:
+        """Write the file, show by its time that this process lives until the block ends, and say then how it ended."""
+        over = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(over,), daemon=True)
+        self.enter(PREPARING)
+        beat.start()
+        try:
+            yield
+        except BaseException as error:
+            self.finish(STOPPED, ending(error))
+            raise
+        finally:
+            over.set()
+        self.finish(FINISHED)
+
+    def _beat(self, over: threading.Event) -> None:
+        while self.path is not None and not over.wait(EVERY):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+    def enter(self, state: str) -> None:
+        self.state = state
+        self.write(at_once=True)
+
     def expect(self, plans: Iterable[Plan]) -> None:
+        self._begun = time.monotonic()
         for plan in plans:
             self._of(plan).total += 1
 
@@ -100,6 +148,7 @@ class Progress:
     def made(self, plan: Plan, made: Made) -> None:
         counts = self._of(plan)
         counts.made += 1
+        self._lately.append((time.monotonic(), plan.stage, len(self._running) + 1))
         if made.stored:
             counts.stored += 1
             return
@@ -116,8 +165,30 @@ class Progress:
         counts.current -= was_current
 
     def finish(self, state: str, reason: str | None = None) -> None:
-        self.state, self.reason = state, reason
-        self.write(at_once=True)
+        self.reason = reason
+        self.enter(state)
+
+    def running(self) -> Counter[str]:
+        """Return how many units of each stage are in work."""
+        return Counter(plan.stage for plan, _ in self._running.values())
+
+    def seconds_left(self) -> float | None:
+        """Guess how long the units that wait will take; None while that cannot be known."""
+        waiting: Counter[str] = Counter()
+        for (stage, _), counts in self.counts.items():
+            waiting[stage] += max(0, counts.total - counts.current - counts.made - counts.failed)
+        left = 0.0
+        for stage, count in waiting.items():
+            made, seconds = self._seconds.get(stage, (0, 0.0))
+            if count and not made:
+                return None
+            left += count * seconds / made if count else 0.0
+        return left / max(1, self._workers())
+
+    def _workers(self) -> int:
+        """Return how many units were in work at once, lately."""
+        since = time.monotonic() - LATELY
+        return max([len(self._running), *(at_once for when, _, at_once in self._lately if when >= since)])
 
     def write(self, at_once: bool = False) -> None:
         """Write ``progress.json`` if it is time to; a disk that is full is no reason to stop."""
@@ -131,6 +202,12 @@ class Progress:
         return self.counts.setdefault((plan.stage, plan.arm), Counts())
 
     def _content(self) -> dict[str, Any]:
+        since = max(time.monotonic() - LATELY, self._begun)
+        left = self.seconds_left()
+        while self._lately and self._lately[0][0] < since:
+            self._lately.popleft()
+        if len(self._lately) == self._lately.maxlen:
+            since = self._lately[0][0]
         running = [
             {"stage": plan.stage, "unit": plan.label, "since": since} for plan, since in list(self._running.values())
         ]
@@ -145,8 +222,14 @@ class Progress:
             "engine": self.engine,
             "share": self.share,
             "units": [{"stage": stage, "arm": arm, **vars(counts)} for (stage, arm), counts in self.counts.items()],
-            "running": sorted(running, key=lambda entry: str(entry["since"]))[:SHOWN_RUNNING],
+            "running": sorted(running, key=lambda entry: str(entry["since"])),
             "seconds": {stage: {"made": n, "seconds": round(s, 3)} for stage, (n, s) in self._seconds.items()},
+            "lately": {
+                "seconds": round(time.monotonic() - since, 1),
+                "made": dict(Counter(stage for _, stage, _ in self._lately)),
+                "workers": self._workers(),
+            },
+            "seconds_left": None if left is None else round(left, 1),
             "slowest": [
                 {"seconds": round(seconds, 3), "stage": stage, "unit": unit, "where": where}
                 for seconds, stage, unit, where in sorted(self._slowest, reverse=True)

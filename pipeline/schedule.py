@@ -21,8 +21,9 @@ from tqdm import tqdm
 from pipeline.artifacts import ArtifactError
 from pipeline.engines import CPU, GPU, Engine, EngineError, WorkerDied
 from pipeline.engines.batch import Outcome
-from pipeline.run_progress import EVERY, FINISHED, STOPPED, STOPPING, Progress
-from pipeline.units import Made, Order, Plan, Workshop, make_unit, record_failure
+from pipeline.failures import Failure, record_failure
+from pipeline.run_progress import EVERY, STOPPED, STOPPING, WORKING, Progress, ending
+from pipeline.units import Made, Order, Plan, Workshop, make_unit
 
 DEATHS = 2
 """Workers that a unit may take with it before it is left alone."""
@@ -85,9 +86,9 @@ def carry_out(
         schedule.stop()
         raise
     except BaseException as error:
-        progress.finish(STOPPED, " ".join(str(error).split()) or type(error).__name__)
+        progress.finish(STOPPED, ending(error))
         raise
-    progress.finish(FINISHED)
+    progress.write(at_once=True)
     return [schedule.report(stage) for stage in stages]
 
 
@@ -135,7 +136,7 @@ class _Schedule:
                 self.stale[folder] = reason
         for folder, plan in self.plans.items():
             if plan.blocked is not None:
-                self._fail(folder, plan.blocked, None, 0, None)
+                self._fail(folder, plan.blocked)
                 continue
             waits = {need.folder for need in (*plan.needs, *plan.wants) if need.folder in self.stale}
             for other in waits:  # also of what is current: it must not stay so if what it was made from fails now
@@ -169,7 +170,7 @@ class _Schedule:
         with tqdm(
             total=waiting, desc="units", unit="unit", disable=not waiting, dynamic_ncols=True, smoothing=0.05
         ) as bar:
-            self.progress.write(at_once=True)
+            self.progress.enter(WORKING)
             while True:
                 if self.no_room is None:
                     self._hand_out()
@@ -243,11 +244,9 @@ class _Schedule:
         elif made.no_room:
             self.no_room = self.no_room or made.error
         else:
-            self._again_or_fail(folder, made.error, made.trace, made.where)
+            self._again_or_fail(folder, made.error, made)
 
-    def _again_or_fail(
-        self, folder: Path, reason: str, trace: str | None = None, where: str | None = None, died: bool = False
-    ) -> None:
+    def _again_or_fail(self, folder: Path, reason: str, made: Made | None = None, died: bool = False) -> None:
         if died:
             self.deaths[folder] = self.deaths.get(folder, 0) + 1
             again = self.deaths[folder] < DEATHS
@@ -259,26 +258,49 @@ class _Schedule:
             self._push(folder)
         else:
             tries = self.tries.get(folder, 0) + self.deaths.get(folder, 0)
-            self._fail(folder, reason, trace, tries, where)
+            self._fail(folder, reason, tries, made)
 
-    def _fail(self, folder: Path, reason: str, trace: str | None, tries: int, where: str | None) -> None:
+    def _fail(self, folder: Path, reason: str, tries: int = 0, made: Made | None = None) -> None:
         """Record a failure, and with it those of all units that need this one."""
-        failed = deque([(folder, reason, trace, tries, where)])
+        failed = deque([(folder, reason, self._fault_of_another(self.plans[folder]))])
         while failed:
-            folder, reason, trace, tries, where = failed.popleft()
+            folder, reason, because_of = failed.popleft()
             if folder in self.failures:
                 continue
             plan = self.plans[folder]
+            trace = None if made is None or made.expected else made.trace
             self.failures[folder] = Outcome(plan.label, error=reason, trace=trace)
             self.progress.failed(plan, was_current=plan.blocked is None and folder not in self.stale)
-            record_failure(plan, reason, trace, tries, where)
+            failure = Failure(folder, plan.stage, plan.label, reason, because_of, tries=tries)
+            if made is not None:
+                failure = replace(
+                    failure,
+                    traceback=made.trace,
+                    stderr=made.stderr,
+                    seconds=round(made.seconds, 3),
+                    where=made.where,
+                    software=made.software,
+                )
+            record_failure(failure)
+            cause, tries, made = because_of or f"{plan.stage} {plan.label}", 0, None
             for other in self.dependents.pop(folder, []):
                 dependent = self.plans[other]
                 need = next((need for need in dependent.needs if need.folder == folder), None)
                 if need is not None:
-                    failed.append((other, need.missing, None, 0, None))
+                    failed.append((other, need.missing, cause))
                 else:
                     self._lacks(other)
+
+    def _fault_of_another(self, plan: Plan) -> str | None:
+        """Name the unit at fault where a unit cannot be made for lack of others; None where the fault is its own."""
+        found = None
+        while plan.blocked is not None:
+            needed = (self.plans.get(need.folder) for need in plan.needs if need.fingerprint is None)
+            other = next((other for other in needed if other is not None), None)
+            if other is None:
+                break
+            found = plan = other
+        return None if found is None else f"{found.stage} {found.label}"
 
     def _lacks(self, folder: Path) -> None:
         """A unit must do without one that it wants: it is made from something else, and may be current so."""
@@ -306,8 +328,7 @@ class _Schedule:
 
     def stop(self) -> None:
         """Ctrl-C: finish what has begun; at a second one, drop it."""
-        self.progress.state = STOPPING
-        self.progress.write(at_once=True)
+        self.progress.enter(STOPPING)
         tqdm.write("stopping: units in progress are finished first; Ctrl-C again drops them", file=sys.stderr)
         try:
             while self.in_flight:

@@ -23,11 +23,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Stamp, file_sizes, fingerprint, read_stamp, why_stale, write_json, write_stamp
+from pipeline.artifacts import Stamp, file_sizes, fingerprint, read_stamp, why_stale, write_stamp
 from pipeline.engines import CPU
-from pipeline.run_folder import FAILURE, STAMP
+from pipeline.failures import software, stderr_kept
+from pipeline.run_folder import STAMP
 
-FAILURE_VERSION = 1
 LATE = 60.0
 """Seconds that a shared file system is given to show what another machine has finished."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -171,7 +171,10 @@ class Made:
         seconds: wall-clock time of the try.
         stored: whether the unit came out of the store.
         error: one line naming the failure; None for a finished unit.
-        trace: the traceback of an unexpected failure.
+        expected: whether the line says all, since it was written for people.
+        trace: the traceback.
+        stderr: the end of what was written there meanwhile.
+        software: versions, where it failed.
         no_room: whether no other unit can be written either.
         remark: what went wrong beside the unit, which is finished all the same.
     """
@@ -180,7 +183,10 @@ class Made:
     seconds: float
     stored: bool = False
     error: str | None = None
+    expected: bool = False
     trace: str | None = None
+    stderr: str = ""
+    software: str = ""
     no_room: bool = False
     remark: str | None = None
 
@@ -190,16 +196,14 @@ def make_unit(order: Order) -> Made:
     plan, workshop = order.plan, order.workshop
     start, where = time.perf_counter(), f"{socket.gethostname()}:{os.getpid()}"
     work = workshop.work / secrets.token_hex(8)
-    error: BaseException | None = None
-    trace: str | None = None
-    try:
-        stored, remark = _make(plan, workshop, work)
-        return Made(where, time.perf_counter() - start, stored, remark=remark)
-    except (ValueError, OSError) as caught:
-        error, line = caught, " ".join(str(caught).split()) or type(caught).__name__
-    except Exception as caught:
-        error, line = caught, " ".join(f"{type(caught).__name__}: {caught}".split())
-        trace = traceback.format_exc()
+    with stderr_kept() as stderr:
+        try:
+            stored, remark = _make(plan, workshop, work)
+            return Made(where, time.perf_counter() - start, stored, remark=remark)
+        except Exception as caught:
+            error, trace = caught, traceback.format_exc()
+    expected = isinstance(error, (ValueError, OSError))
+    line = " ".join((str(error) if expected else f"{type(error).__name__}: {error}").split()) or type(error).__name__
     no_room = isinstance(error, OSError) and (reason := _no_room(error, workshop.work)) is not None
     if no_room:
         line = f"{plan.folder}: cannot be written ({reason})"
@@ -209,7 +213,16 @@ def make_unit(order: Order) -> Made:
             (work / STAMP).unlink(missing_ok=True)
             put_in_place(work, plan.folder)
     line = line.replace(str(work), str(plan.folder))
-    return Made(where, time.perf_counter() - start, error=line, trace=trace, no_room=no_room)
+    return Made(
+        where,
+        time.perf_counter() - start,
+        error=line,
+        expected=expected,
+        trace=trace,
+        stderr=stderr.kept,
+        software=software(),
+        no_room=no_room,
+    )
 
 
 def _make(plan: Plan, workshop: Workshop, work: Path) -> tuple[bool, str | None]:
@@ -310,26 +323,3 @@ def _sizes(folder: Path) -> dict[str, int] | None:
         return file_sizes(folder)
     except OSError:
         return None
-
-
-def discard(folder: Path) -> None:
-    """Take away what lies in a unit's folder, its stamp first: it must not pass for current."""
-    with contextlib.suppress(OSError):
-        (folder / STAMP).unlink(missing_ok=True)
-
-
-def record_failure(plan: Plan, reason: str, trace: str | None, tries: int, where: str | None) -> None:
-    """Leave a unit's failure where its stamp would be; a disk that is full is no reason to stop."""
-    record = {
-        "format_version": FAILURE_VERSION,
-        "stage": plan.stage,
-        "unit": plan.label,
-        "reason": reason,
-        "traceback": trace,
-        "tries": tries,
-        "where": where,
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    discard(plan.folder)
-    with contextlib.suppress(OSError):
-        write_json(plan.folder / FAILURE, record)
