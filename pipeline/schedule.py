@@ -174,7 +174,7 @@ class _Schedule:
             while True:
                 if self.no_room is None:
                     self._hand_out()
-                bar.n = len(self.made) + sum(folder in self.failures for folder in self.stale)
+                bar.n = len(self.made) + len(self.failures.keys() & self.stale.keys())  # looks through the fewer
                 bar.refresh() if bar.n == waiting else bar.update(0)
                 if not self.in_flight and (self.no_room is not None or not any(self.ready.values())):
                     break  # where units are ready and none is in flight, workers are yet to come
