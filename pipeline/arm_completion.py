@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.artifacts import file_hash
 from pipeline.command_completer import FORMAT_VERSION as COMMAND_FORMAT
 from pipeline.command_completer import CommandCompleter, named_files
 from pipeline.config import Arm
+from pipeline.frames import network_frame
 
 KEPT = 8
 """Networks that a worker keeps loaded."""
 
+# Takes N partial clouds, T_table_camera ((4, 4), or (N, 4, 4) where they are of several views) and N seeds, gives N
+# completed clouds; all in the camera frame, metres. In the place of a cloud that fails stands the CompletionError.
+Completion = Callable[[list[NDArray[np.float32]], NDArray[np.float64], list[int]], Sequence[Any]]
+
 
 def describe_arm(
     arm: Arm, device: str, trust_code: bool = False, hashes: Callable[[Path], str] = file_hash
-) -> tuple[dict[str, Any], Callable[[], Any] | None]:
+) -> tuple[dict[str, Any], Callable[[], Completion | CommandCompleter] | None]:
     """Return what an arm's clouds depend on, and how to load what completes them (None where nothing does).
 
     Args:
@@ -98,12 +106,34 @@ def caveats(arm: Arm) -> list[str]:
         return []  # a run whose checkpoint has gone can still be looked at
 
 
-def _network(folder: Path, merge: str, device: str, trust_code: bool) -> Any:
+def _network(folder: Path, merge: str, device: str, trust_code: bool) -> Completion:
     from completion.completer import Completer
-    from pipeline.completed_unit import network_completion
 
     completer = Completer.load(folder, device, trust_code)
     return network_completion(completer, completer.config["frame"], merge)
+
+
+def network_completion(completer: Any, frame: str, merge: str) -> Completion:
+    """Wrap a completer so that it takes and gives camera-frame clouds, merged as asked.
+
+    Args:
+        completer: a :class:`completion.completer.Completer`.
+        frame: the frame its checkpoint declares, see :func:`pipeline.frames.network_frame`.
+        merge: ``replace`` or ``append``.
+    """
+
+    def complete(clouds: list[NDArray[np.float32]], T_table_camera: NDArray[np.float64], seeds: list[int]) -> list[Any]:
+        frames = [network_frame(frame, T) for T in np.broadcast_to(T_table_camera, (len(clouds), 4, 4))]
+        turned = [(cloud @ R.T).astype(np.float32) for cloud, R in zip(clouds, frames, strict=True)]
+        made: list[Any] = completer.outcomes(turned, seeds)
+        for index, (cloud, R) in enumerate(zip(clouds, frames, strict=True)):
+            if isinstance(made[index], np.ndarray):
+                made[index] = (made[index] @ R).astype(np.float32)
+                if merge == "append":
+                    made[index] = np.concatenate([cloud, made[index]])
+        return made
+
+    return complete
 
 
 @lru_cache(maxsize=KEPT)

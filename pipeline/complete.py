@@ -26,7 +26,7 @@ from pipeline.selection import SceneUnit
 from pipeline.truth import SURFACE_VERSION, TrueSurfaces
 from pipeline.units import Known, Plan, blocked_by
 
-VERSION = 1
+VERSION = 2  # 2: clouds are completed one by one on a CPU, which changes the last bits
 
 
 def plans(
@@ -43,24 +43,28 @@ def plans(
 
     ``trust_code``: whether a checkpoint may name code (``module:Class``) that is then imported and run.
     """
-    models = {unit: _models(experiment, unit, hashes) for unit in units}
+    truths = {unit: _true_surfaces(experiment, unit, hashes) for unit in units}
     result = []
     for arm in experiment.members():
         made_from, load = describe_arm(arm, device, trust_code, hashes)
         on_gpu = arm.completion == "checkpoint" and device == "cuda" and load is not None
         for unit in units:
-            plan = _plan(experiment, run, arm, made_from, unit, models[unit], hashes, known, device, trust_code)
+            plan = _plan(experiment, run, arm, made_from, unit, truths[unit], known, device, trust_code)
             result.append(replace(plan, group=GPU) if on_gpu else plan)
     return result
 
 
-def _models(experiment: Experiment, unit: SceneUnit, hashes: FileHashes) -> tuple[str | None, str | None]:
-    """Return a fingerprint of the true models of a scene, alike for all arms, or None and why there is none."""
+def _true_surfaces(
+    experiment: Experiment, unit: SceneUnit, hashes: FileHashes
+) -> tuple[TrueSurfaces, str | None, str | None]:
+    """Return a scene's true surfaces, alike for all arms, and their fingerprint, or None and why there is none."""
     dataset = GraspNetDataset(experiment.dataset.root, unit.camera)
+    surfaces = TrueSurfaces(dataset, experiment.cache_folder(), hashes)
     try:
-        return TrueSurfaces(dataset, experiment.cache_folder(), hashes).made_from(unit.scene), None
+        surfaces = surfaces.of_scene(unit.scene)
+        return surfaces, surfaces.made_from(unit.scene), None
     except DatasetError as error:
-        return None, str(error)
+        return surfaces, None, str(error)
 
 
 def _plan(
@@ -69,16 +73,14 @@ def _plan(
     arm: Arm,
     arm_made_from: dict[str, Any],
     unit: SceneUnit,
-    models: tuple[str | None, str | None],
-    hashes: FileHashes,
+    truth: tuple[TrueSurfaces, str | None, str | None],
     known: Known,
     device: str,
     trust_code: bool,
 ) -> Plan:
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     observed = known.need(observations, f"{observations}: no observations; run `observe` first")
-    surfaces = TrueSurfaces(GraspNetDataset(experiment.dataset.root, unit.camera), experiment.cache_folder(), hashes)
-    measured_on, untrue = models
+    surfaces, measured_on, untrue = truth
     blocked = untrue or blocked_by([observed])
     made_from = {
         "stage": "complete",

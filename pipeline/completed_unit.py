@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from grasping.clouds import voxel_downsample
-from pipeline.arm_completion import completion_of
+from pipeline.arm_completion import Completion, completion_of
 from pipeline.artifacts import atomic_write, derive_seed
 from pipeline.cloud_files import OK, ObjectClouds, load_observation, save_clouds
 from pipeline.command_completer import CommandCompleter, OutputError, PartialCloud
@@ -38,10 +38,6 @@ COMMAND_WORK = ".command"  # in a unit's folder, while a command completes it
 # Clouds that are gathered over views before they are completed: no network gains by more at once, and so many with
 # what is made of them take some 100 MB.
 AT_ONCE = 256
-
-# Takes N partial clouds, T_table_camera ((4, 4), or (N, 4, 4) where they are of several views) and N seeds, gives N
-# completed clouds; all in the camera frame, metres. In the place of a cloud that fails stands the CompletionError.
-Completion = Callable[[list[NDArray[np.float32]], NDArray[np.float64], list[int]], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -67,29 +63,6 @@ class Job:
     device: str = "cpu"
     trust_code: bool = False
     identity: str = ""
-
-
-def network_completion(completer: Any, frame: str, merge: str) -> Completion:
-    """Wrap a completer so that it takes and gives camera-frame clouds, merged as asked.
-
-    Args:
-        completer: a :class:`completion.completer.Completer`.
-        frame: the frame its checkpoint declares, see :func:`pipeline.frames.network_frame`.
-        merge: ``replace`` or ``append``.
-    """
-
-    def complete(clouds: list[NDArray[np.float32]], T_table_camera: NDArray[np.float64], seeds: list[int]) -> list[Any]:
-        frames = [network_frame(frame, T) for T in np.broadcast_to(T_table_camera, (len(clouds), 4, 4))]
-        turned = [(cloud @ R.T).astype(np.float32) for cloud, R in zip(clouds, frames, strict=True)]
-        made: list[Any] = completer.outcomes(turned, seeds)
-        for index, (cloud, R) in enumerate(zip(clouds, frames, strict=True)):
-            if isinstance(made[index], np.ndarray):
-                made[index] = (made[index] @ R).astype(np.float32)
-                if merge == "append":
-                    made[index] = np.concatenate([cloud, made[index]])
-        return made
-
-    return complete
 
 
 def complete_unit(job: Job) -> list[dict[str, Any]]:
@@ -250,7 +223,7 @@ def complete_objects(
     Args:
         partial: K clouds, camera frame, metres.
         T_table_camera: ``(4, 4)``, or ``(K, 4, 4)`` where they are of several views.
-        complete: see :func:`network_completion`.
+        complete: see :func:`pipeline.arm_completion.network_completion`.
         seeds: K, one an object.
 
     Returns:

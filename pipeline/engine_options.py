@@ -68,11 +68,12 @@ def parse_share(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def make_engine(execution: Execution, device: str, say: Callable[[str], None]) -> Engine:
+def make_engine(execution: Execution, run: Path, device: str, say: Callable[[str], None]) -> Engine:
     """Start an engine.
 
     Args:
         execution: which.
+        run: the run's folder, which all workers must see.
         device: ``auto``, ``cpu`` or ``cuda``: whether GPUs are wanted.
         say: is told what it waits for.
 
@@ -82,12 +83,12 @@ def make_engine(execution: Execution, device: str, say: Callable[[str], None]) -
     if execution.engine == "dask":
         from pipeline.engines.dask_cluster import DaskEngine
 
-        return DaskEngine(execution.scheduler or "", say=say)
+        return DaskEngine(execution.scheduler or "", run, say=say)
     if execution.engine == "slurm":
         from pipeline.engines.slurm import SlurmEngine
 
         assert execution.profile is not None  # Execution has seen to it
-        return SlurmEngine(execution.profile, say=say)
+        return SlurmEngine(execution.profile, run, say=say)
     from pipeline.engines.local import HereEngine, LocalEngine
 
     if execution.workers == 0:

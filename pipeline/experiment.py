@@ -137,7 +137,7 @@ def _carry_out_units(
         from pipeline.store import open_store
 
         open_store(execution.store).register(folder.root)
-    engine = make_engine(execution, device if "complete" in stages else "cpu", say)
+    engine = make_engine(execution, folder.root, device if "complete" in stages else "cpu", say)
     try:
         device = device_of(engine, device) if "complete" in stages else "cpu"
         _record(experiment, folder)

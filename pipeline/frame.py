@@ -24,11 +24,11 @@ from grasping.clouds import voxel_downsample
 from grasping.generators import Generator, for_view, make_generator
 from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
-from pipeline.arm_completion import caveats, describe_arm
+from pipeline.arm_completion import Completion, caveats, describe_arm
 from pipeline.artifacts import atomic_write, derive_seed, write_json
 from pipeline.cloud_files import ObjectClouds
 from pipeline.command_completer import CommandCompleter
-from pipeline.completed_unit import Completion, complete_objects
+from pipeline.completed_unit import complete_objects
 from pipeline.config import Arm
 from pipeline.datasets.frame import Frame, FrameError, read_frame
 from pipeline.datasets.graspnet import View

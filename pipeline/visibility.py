@@ -148,6 +148,7 @@ def _plan(experiment: Experiment, run: RunFolder, unit: SceneUnit, hashes: FileH
     blocked = blocked_by([observed])
     models: str | None = None
     try:
+        surfaces = surfaces.of_scene(unit.scene)
         models = surfaces.made_from(unit.scene)
     except DatasetError as error:
         blocked = str(error)

@@ -12,9 +12,10 @@ import pytest
 from completion.completer import Completer
 from grasping.clouds import voxel_downsample
 from pipeline import completed_unit
+from pipeline.arm_completion import network_completion
 from pipeline.artifacts import FileHashes, derive_seed
 from pipeline.cloud_files import load_clouds, load_observation, save_observation
-from pipeline.completed_unit import METRICS_FILE, TOO_FEW, Job, complete_unit, network_completion
+from pipeline.completed_unit import METRICS_FILE, TOO_FEW, Job, complete_unit
 from pipeline.config import Arm
 from pipeline.datasets.graspnet import GraspNetDataset
 from pipeline.observe import object_clouds
