@@ -11,9 +11,11 @@ the same. There the last bits do depend on the number.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,8 +104,9 @@ class Batches:
     def _attempt(self, clouds: NDArray[np.float32]) -> NDArray[np.float32] | str:
         """Return the completed clouds, or what was said when memory ran out."""
         try:
-            batch = torch.from_numpy(clouds).to(self.device)
-            return self.network(batch).fine.float().cpu().numpy()
+            with _full_precision(self.device):
+                batch = torch.from_numpy(clouds).to(self.device)
+                return self.network(batch).fine.float().cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
@@ -128,6 +131,13 @@ class Batches:
         # What torch keeps for later is not free to others, but is to us.
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return fitting(peaks, free if self.memory_budget is None else min(free, self.memory_budget))
+
+
+def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Convolutions of newer GPUs round their input to 10 bits unless told not to: 0.1 mm on an object of 10 cm."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def fitting(peaks: Mapping[int, int], budget: int) -> int:
