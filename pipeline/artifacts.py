@@ -94,6 +94,7 @@ def file_hash(path: Path) -> str:
 
 _READERS = 8  # threads: reading waits for disks, and hashing leaves the interpreter to others
 _MANY = 1000  # files, from which on a bar is worth its line
+_AT_ONCE = 64  # files that a thread is handed: one by one, handing out takes longer than reading small ones
 
 
 class FileHashes:
@@ -102,38 +103,42 @@ class FileHashes:
     def __init__(self, memo: Path) -> None:
         self._memo = memo
         self._known: dict[str, list[Any]] = {}
-        self._seen: dict[Path, str] = {}
+        self._seen: dict[str, str] = {}  # by text: of a full split are 230,000 files, and a Path takes 1 kB
         self._changed = False
         with contextlib.suppress(OSError, ValueError):
             known = json.loads(memo.read_text())
             self._known = known if isinstance(known, dict) else {}
 
     def __call__(self, path: Path) -> str:
-        if path not in self._seen:  # arms ask for the same files, and a shared file system is slow to tell their state
-            self._seen[path] = self._hash(path)
-        return self._seen[path]
+        key = str(path)
+        if key not in self._seen:  # arms ask for the same files, and a shared file system is slow to tell their state
+            self._seen[key] = self._hash(key)
+        return self._seen[key]
 
     def read(self, paths: Iterable[Path]) -> None:
         """Hash many files at once, by threads and with a bar: the first look at a whole dataset takes its time."""
-        unknown = [path for path in dict.fromkeys(paths) if path not in self._seen]
+        unknown = [key for key in dict.fromkeys(map(str, paths)) if key not in self._seen]
+        some = [unknown[first : first + _AT_ONCE] for first in range(0, len(unknown), _AT_ONCE)]
         with (
             ThreadPoolExecutor(_READERS) as readers,
             tqdm(total=len(unknown), desc="hashing", unit="file", disable=len(unknown) < _MANY, delay=1.0) as bar,
         ):
-            for path, value in zip(unknown, readers.map(self._hash, unknown), strict=True):
-                self._seen[path] = value
-                bar.update()
+            for keys, values in zip(
+                some, readers.map(lambda keys: [self._hash(key) for key in keys], some), strict=True
+            ):
+                self._seen.update(zip(keys, values, strict=True))
+                bar.update(len(keys))
 
-    def _hash(self, path: Path) -> str:
+    def _hash(self, key: str) -> str:
         try:
-            status = path.stat()
+            status = os.stat(key)  # noqa: PTH116
         except OSError:
             return "absent"
-        key, seen = str(path), [status.st_size, status.st_mtime_ns]
+        seen = [status.st_size, status.st_mtime_ns]
         known = self._known.get(key)
         if isinstance(known, list) and known[:2] == seen:
             return str(known[2])
-        value = file_hash(path)
+        value = file_hash(Path(key))
         self._known[key] = [*seen, value]
         self._changed = True
         return value
