@@ -58,6 +58,20 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+def short_time(seconds: float) -> str:
+    """Say a time as people do: ``3.2 s``, ``48 s``, ``12 min``, ``3 h 05 min``, ``2 d 4 h``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
 def ending(error: BaseException) -> str:
     """Say in one line why a run ended before its time."""
     if isinstance(error, KeyboardInterrupt):
@@ -168,9 +182,21 @@ class Progress:
         self.reason = reason
         self.enter(state)
 
-    def running(self) -> Counter[str]:
-        """Return how many units of each stage are in work."""
-        return Counter(plan.stage for plan, _ in self._running.values())
+    def in_short(self) -> str:
+        """Say in few words what is in work, what failed, and how long it may take: ``~12 min left, 2 score, 1 FAILED``."""
+        left = self.seconds_left()
+        running = Counter(plan.stage for plan, _ in self._running.values())
+        failed = sum(counts.failed for counts in self.counts.values())
+        parts = [
+            f"~{short_time(left)} left" if left else "",
+            " ".join(
+                f"{running[stage]} {stage}"
+                for stage in dict.fromkeys(stage for stage, _ in self.counts)
+                if running[stage]
+            ),
+            f"{failed} FAILED" if failed else "",
+        ]
+        return ", ".join(part for part in parts if part)
 
     def seconds_left(self) -> float | None:
         """Guess how long the units that wait will take; None while that cannot be known."""

@@ -22,6 +22,7 @@ from pipeline.artifacts import ArtifactError
 from pipeline.engines import CPU, GPU, Engine, EngineError, WorkerDied
 from pipeline.engines.batch import Outcome
 from pipeline.failures import Failure, record_failure
+from pipeline.progress import UnitsBar
 from pipeline.run_progress import EVERY, STOPPED, STOPPING, WORKING, Progress, ending
 from pipeline.units import Made, Order, Plan, Workshop, make_unit
 
@@ -166,16 +167,13 @@ class _Schedule:
         return heapq.heappop(min(filled, key=lambda queue: queue[0]))[1] if filled else None
 
     def run(self) -> None:
-        waiting = len(self.stale)
-        with tqdm(
-            total=waiting, desc="units", unit="unit", disable=not waiting, dynamic_ncols=True, smoothing=0.05
-        ) as bar:
+        with UnitsBar() as bar:
             self.progress.enter(WORKING)
             while True:
                 if self.no_room is None:
                     self._hand_out()
-                bar.n = len(self.made) + len(self.failures.keys() & self.stale.keys())  # looks through the fewer
-                bar.refresh() if bar.n == waiting else bar.update(0)
+                done = len(self.made) + len(self.failures.keys() & self.stale.keys())  # looks through the fewer
+                bar.show(done, len(self.stale), self.progress.in_short)
                 if not self.in_flight and (self.no_room is not None or not any(self.ready.values())):
                     break  # where units are ready and none is in flight, workers are yet to come
                 for future in self._ended():

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pipeline.engines import CPU, Engine, WorkerDied
 from pipeline.engines.local import HereEngine, LocalEngine
+from pipeline.progress import shortest_interval
 
 _POLL = 2.0  # seconds after which an engine is asked again how many units it can take
 
@@ -59,7 +60,14 @@ def run_units(
         One outcome a unit, in the order of ``units``. A unit that kills its process is tried once more, then recorded
         as failed.
     """
-    with tqdm(total=len(units), desc=title, unit="unit", disable=not units, leave=True, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=len(units),
+        desc=title,
+        unit="unit",
+        disable=not units,
+        dynamic_ncols=True,
+        mininterval=shortest_interval(),
+    ) as bar:
         if engine is not None:
             return _run(function, units, engine, expected, bar)
         alone = workers <= 1 or len(units) <= 1
