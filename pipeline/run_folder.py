@@ -123,7 +123,7 @@ def located(folder: RunFolder, experiment: Experiment) -> RunFolder:
 
 
 def unit_folder(base: Path, scene: int, camera: str) -> Path:
-    return base / f"scene_{scene:04d}" / camera
+    return base / f"scene_{scene:04d}/{camera}"
 
 
 def view_file(folder: Path, view: int, suffix: str) -> Path:

@@ -99,7 +99,7 @@ class GraspNetDataset:
             )
 
     def scene_dir(self, scene: int) -> Path:
-        return self.root / "scenes" / f"scene_{scene:04d}" / self.camera
+        return self.root / f"scenes/scene_{scene:04d}/{self.camera}"
 
     def model_dir(self, object_id: int) -> Path:
         return self.root / "models" / f"{object_id:03d}"
@@ -230,7 +230,8 @@ class GraspNetDataset:
         return self._file(scene, "annotations", view, "xml")
 
     def _file(self, scene: int, kind: str, view: int, suffix: str) -> Path:
-        return self.scene_dir(scene) / kind / f"{view:04d}.{suffix}"
+        # In one step: a full split has hundreds of thousands of files, and they are named whenever a run is planned.
+        return self.root / f"scenes/scene_{scene:04d}/{self.camera}/{kind}/{view:04d}.{suffix}"
 
 
 @dataclass(frozen=True, eq=False)
