@@ -18,8 +18,8 @@ report         ``tables/``, clouds and dumps               ``report.html``, ``re
 Beside the stages:
 
 commands
-    ``cli`` and the ``cli_*`` beside it (arguments in), ``console`` and ``console_checkpoint`` (lines out), ``progress``
-    (a bar).
+    ``cli`` and the ``cli_*`` beside it (arguments in), ``console``, ``console_run`` and ``console_checkpoint`` (lines
+    out), ``progress`` (a bar).
 a run
     ``config`` with ``config_sections`` and ``arms`` (the experiment file and every default), ``selection`` (scenes and
     views), ``experiment`` (the stages in order), ``declaration`` (what was declared before results), ``run_folder``
@@ -27,7 +27,8 @@ a run
 how a run is carried out
     ``units`` (a unit of work, planned and made), ``schedule`` (each as soon as what it reads is finished),
     ``run_progress`` (how far it is, as the process that works writes it down), ``failures`` (what is known of a unit
-    that failed), ``engine_options`` (what the command line says of it), ``engines/`` (where units
+    that failed), ``run_status`` with ``run_accounts`` (where a run stands, seen from anywhere), ``dry_run`` (what would
+    be made, and why), ``engine_options`` (what the command line says of it), ``engines/`` (where units
     run: ``local``, ``dask_cluster``, and ``slurm`` with ``slurm_jobs`` and ``profile``; both Dask engines share
     ``dask_crew``, ``dask_client`` and ``worker_check``), ``store`` with ``store_gc`` (finished units that runs share),
     ``view_files`` (a unit's files of single views, packed or not).

@@ -17,6 +17,7 @@ from pipeline.cli_options import Workers
 from pipeline.cli_run import app as run_app
 from pipeline.cli_scoring import app as scoring_app
 from pipeline.cli_scoring import number_list
+from pipeline.cli_status import app as status_app
 from pipeline.cli_store import app as store_app
 from pipeline.cli_training import app as training_app
 from pipeline.cli_trial import app as trial_app
@@ -38,6 +39,7 @@ app.add_typer(dataset_app, name="dataset", rich_help_panel="Data and networks")
 app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel="Data and networks")
 app.add_typer(store_app, name="store", rich_help_panel="Data and networks")
 app.add_typer(run_app)
+app.add_typer(status_app)
 app.add_typer(frame_app)
 app.add_typer(compare_app)
 app.add_typer(scoring_app)

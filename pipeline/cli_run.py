@@ -156,9 +156,9 @@ def _experiment(
     folder = (out or Path("runs") / experiment.name).resolve()
     if dry_run:
         from pipeline import console_run
-        from pipeline.run_status import stale_units
+        from pipeline.dry_run import stale_units
 
-        console_run.show_stale(stale_units(experiment, folder, told, stages, device.value, trust_code))
+        console_run.show_stale(stale_units(experiment, folder, told, stages, device.value, trust_code, source=path))
         return
     _carry_out(experiment, folder, device, told, stages, trust_code, source=path)
 
