@@ -27,6 +27,7 @@ from pipeline.engines.worker_check import expect
 DEATH_TIMEOUT = 120
 """Seconds after which a worker that finds no scheduler ends, and its job with it."""
 _CONNECT = 30.0
+_KEYS = "keys"
 # Read by the workers and their nannies before anything is loaded. A worker holds no data of ours that it could put
 # aside: where its memory runs out it is ended (at 95 % of its part), not paused for ever.
 _ENVIRONMENT = {
@@ -156,6 +157,7 @@ class _Group:
         with contextlib.suppress(Exception):
             if self._cluster is not None:
                 self._cluster.close(timeout=60)
+        shutil.rmtree(self._logs / _KEYS, ignore_errors=True)
         if self._crew is not None and not self._crew.trouble and not self._jobs.trouble:
             shutil.rmtree(self._logs, ignore_errors=True)  # they tell of nothing
             with contextlib.suppress(OSError):
@@ -196,6 +198,28 @@ def _cluster(group: WorkerGroup, processes: int, name: str, logs: Path) -> Any:
             # A unit that kills its worker comes back at once; the schedule decides whether it is tried again.
             scheduler_options={"allowed_failures": 0, "dashboard": False, "dashboard_address": ":0"},
             silence_logs="critical",
+            security=_own_keys(logs / _KEYS),
+            protocol="tls://",
         )
+    except EngineError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise EngineError(f"no Dask scheduler can be started here ({' '.join(str(error).split())})") from None
+
+
+def _own_keys(folder: Path) -> Any:
+    """Return what lets this run's workers alone speak to its scheduler, to which whoever reaches it could give orders.
+
+    The key lies in a file that only this user can read, and goes with the cluster.
+    """
+    distributed = import_cluster("distributed")
+    import_cluster("cryptography")
+    made = distributed.Security.temporary().get_tls_config_for_role("scheduler")
+    folder.mkdir(parents=True, mode=0o700)
+    paths = {name: folder / f"{name}.pem" for name in ("ca_file", "cert", "key")}
+    for name, path in paths.items():
+        path.touch(mode=0o600)
+        path.write_text(made[name])
+    roles = ("scheduler", "worker", "client")
+    of_roles = {f"tls_{role}_{name}": str(paths[name]) for role in roles for name in ("cert", "key")}
+    return distributed.Security(require_encryption=True, tls_ca_file=str(paths["ca_file"]), **of_roles)

@@ -102,6 +102,23 @@ def test_a_killed_worker_costs_its_unit_and_nobody_elses(
     engine.close()
     wait_until(lambda: not slurm.queue(), 15)
     assert list((run / "logs").rglob("*.err"))  # what the job of the dead worker printed
+    assert not list((run / "logs").rglob("*.pem"))
+
+
+def test_strangers_cannot_give_orders(slurm, profile, units, run: Path, wait_until) -> None:
+    """Whoever reaches a Dask scheduler without keys can have it run anything."""
+    from distributed import Client
+
+    engine = SlurmEngine(profile(jobs=1), run, say=quiet)
+    address = engine._groups[CPU]._cluster.scheduler_address
+    (key,) = run.rglob("key.pem")
+    assert key.stat().st_mode & 0o077 == 0
+    for stranger in (address, address.replace("tls://", "tcp://")):
+        with pytest.raises((OSError, TypeError, ValueError)):
+            Client(stranger, timeout=3, set_as_default=False)
+    assert engine.submit(CPU, units.double, 2).result(60) == 4
+    engine.close()
+    wait_until(lambda: not slurm.queue(), 15)
 
 
 def test_a_lost_node(slurm_to_break, profile, units, run: Path, tmp_path: Path, wait_until) -> None:
