@@ -168,9 +168,9 @@ def simulate(units: list[Unit], copies: int, machines: Machines) -> float:
         scene, _, place = heapq.heappop(min(filled, key=lambda queue: queue[0]))
         return scene * count + place
 
-    for task, open_ in enumerate(waits):
+    for first, open_ in enumerate(waits):
         if open_ == 0:
-            push(task)
+            push(first)
     running: list[tuple[float, int]] = []
     now = 0.0
     while True:
