@@ -186,6 +186,6 @@ def _carry_out(
         trust_code=trust_code,
         source=source,
     )
-    console.show(result, whole=stages is None and told.share is None)
+    console.show(result, whole=stages is None and told.share is None, recorded=told.share is None)
     if result.problems:
         raise typer.Exit(1)

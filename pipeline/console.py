@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline import report, summary
 from pipeline.agreement import THRESHOLDS, WHOLE, sentences
+from pipeline.console_run import show_failures
 from pipeline.experiment import RunResult
 from pipeline.scorers import PHYSICS
 
@@ -36,8 +37,14 @@ FIDELITY = ("coverage@5mm", "spurious@5mm", "f1@5mm", "cd_l1_mm")
 MOST_PROBLEMS = 10
 
 
-def show(result: RunResult, *, whole: bool) -> None:
-    """Print the tables of a whole run, its answer, its problems, and where everything lies."""
+def show(result: RunResult, *, whole: bool, recorded: bool = True) -> None:
+    """Print the tables of a run, its answer, what failed, and where everything lies.
+
+    Args:
+        result: of the run.
+        whole: whether it made all there is, tables and report included.
+        recorded: whether its problems stand in ``problems.json``: not those of one share.
+    """
     console = Console(highlight=False)
     content = summary.read(result.folder)
     if whole and content is not None:
@@ -45,15 +52,28 @@ def show(result: RunResult, *, whole: bool) -> None:
             console.print("nothing is stale: everything below was made before")
         print_summary(content, console)
         print_answer(report.read_answer(result.folder), console)
-    if result.problems:
-        console.print(f"[bold red]{len(result.problems)} problems[/] (all in {result.folder.problems}):")
-        for problem in result.problems[:MOST_PROBLEMS]:
-            where = "" if problem.get("view") is None else f" view {problem['view']}"
-            where += "" if problem.get("object") is None else f" object {problem['object']}"
-            console.print(f"  {problem['stage']} {problem['unit']}{where}: {problem['reason']}", markup=False)
+    _show_problems(result, console, recorded)
     if whole:
         console.print(f"tables     {result.folder.tables}", soft_wrap=True)
         console.print(f"report     {result.folder.report}", soft_wrap=True)
+
+
+def _show_problems(result: RunResult, console: Console, recorded: bool) -> None:
+    """Print what failed inside units, then the units that failed as wholes: these have a log each."""
+    inside = [problem for problem in result.problems if "tries" not in problem]
+    failed = [problem for problem in result.problems if "tries" in problem]
+    if inside:
+        console.print(f"[bold red]{_counted(len(inside), 'problem')}[/] inside finished units:")
+        for problem in inside[:MOST_PROBLEMS]:
+            where = "" if problem.get("view") is None else f" view {problem['view']}"
+            where += "" if problem.get("object") is None else f" object {problem['object']}"
+            console.print(f"  {problem['stage']} {problem['unit']}{where}: {problem['reason']}", markup=False)
+        if len(inside) > MOST_PROBLEMS:
+            console.print(f"  and {len(inside) - MOST_PROBLEMS} more")
+    if failed:
+        show_failures(failed, result.folder)
+    if result.problems and recorded:
+        console.print(f"problems   {result.folder.problems}", soft_wrap=True)
 
 
 def print_summary(content: Mapping[str, Any], console: Console) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.run_folder import FAILURE, RunFolder
-from pipeline.run_progress import short_time
+from pipeline.run_progress import FINISHED, STOPPED, STOPPING, WORKING, short_time
 
 if TYPE_CHECKING:
     from pipeline.dry_run import Stale
     from pipeline.run_status import RunStatus
 
 MOST = 10
-MOST_PROCESSES = 20
+MOST_FAILURES = MOST_PROCESSES = 20
 _LONG_REASON = 200
 
 
@@ -103,7 +103,7 @@ def _print_state(status: RunStatus, content: Mapping[str, Any]) -> None:
         for process in noted[:MOST_PROCESSES]:
             _print_wrapped(f"task {process['share']}", _process(process))
         _print_rest(len(noted), MOST_PROCESSES)
-    if status.alive:
+    if content["state"] in (WORKING, STOPPING):
         _print_wrapped(
             "pace",
             f"{content['a_minute']:.1f} units a minute lately, {content['workers']} at once; "
@@ -117,50 +117,43 @@ def _print_state(status: RunStatus, content: Mapping[str, Any]) -> None:
 
 
 def _process(process: Mapping[str, Any]) -> str:
-    state, heard = process["state"], f"last heard of {short_time(process['silent'])} ago"
+    state = process["state"]
+    heard = "ended" if state in (FINISHED, STOPPED) else "last heard of"
     said = {
         "preparing": "preparing: files are hashed, units planned, models read",
         "stopping": "stopping: units in progress are finished",
         "tables": "units are done, tables and report in work",
         "stopped": f"stopped: {process['reason']}",
-        "seems dead": "seems dead, since its account has not been touched while we looked; the same command goes on",
+        "seems dead": "seems dead, since its account has not been touched while we looked; the same command goes on from there",
     }.get(state, state)
     return (
-        f"{said}; {heard}, process {process['process']} on {process['host']}, engine {process['engine']}, "
-        f"started {process['started']}"
+        f"{said}; {heard} {short_time(process['silent'])} ago, process {process['process']} on {process['host']}, "
+        f"engine {process['engine']}, started {process['started']}"
     )
 
 
 def show_failures(failures: Sequence[Mapping[str, Any]], folder: RunFolder) -> None:
-    """Print units that failed as wholes, those at fault first.
+    """Print units that failed as wholes and their logs, by the reason; what only needs another is counted.
 
     Args:
         failures: rows with ``stage, unit, reason, because_of, tries``, and ``log`` or, as in ``problems.json``, the
             unit's folder in the run as its name.
-        folder: of the run.
+        folder: of the run; logs are named from there.
     """
-    ordered = sorted(failures, key=lambda row: row.get("because_of") is not None)
-    at_fault = [row for row in ordered if row.get("because_of") is None]
-    rest = f", {len(ordered) - len(at_fault)} of them only because they need another" if at_fault != ordered else ""
-    print(f"FAILED     {_counted(len(ordered), 'unit')}{rest}")
-    for row in ordered[:MOST]:
-        log = row.get("log") or f"{folder.root / row['unit'] / FAILURE}"
-        print(f"{row['stage']:<9} {row['unit']} ({_counted(row.get('tries') or 0, 'try', 'tries')})")
-        because = row.get("because_of")
-        reason = row["reason"] if because is None else f"needs {because}, which failed"
-        print(
-            textwrap.fill(
-                reason,
-                _width(),
-                initial_indent="    ",
-                subsequent_indent="    ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
-        if because is None:
-            print(f"    log: {log.removeprefix(f'{folder.root}/')}")
-    _print_rest(len(ordered))
+    at_fault = [row for row in failures if row.get("because_of") is None]
+    needy = len(failures) - len(at_fault)
+    rest = f" ({needy} only need one that failed)" if needy else ""
+    print(f"FAILED     {_counted(len(failures), 'unit')}{rest}. Reasons, and logs in the run folder:")
+    by_reason = defaultdict(list)
+    for row in at_fault[:MOST_FAILURES]:
+        by_reason[row["reason"]].append(row)
+    for reason, rows in by_reason.items():
+        print(textwrap.fill(reason, _width(), break_long_words=False, break_on_hyphens=False))
+        for row in rows:
+            log = row.get("log", "").removeprefix(f"{folder.root}/") or f"{row['unit']}/{FAILURE}"
+            tries = row.get("tries") or 0
+            print(f"  {row['stage']:<9} {log} ({_counted(tries, 'try', 'tries') if tries else 'not begun'})")
+    _print_rest(len(at_fault), MOST_FAILURES)
 
 
 def _print_table(title: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:

@@ -62,7 +62,7 @@ class Failure:
 
     def row(self) -> dict[str, Any]:
         """Return what ``problems.json`` says of it; the rest is in its own file."""
-        keys = ("stage", "reason", "because_of", "traceback", "tries", "where", "when")
+        keys = ("stage", "reason", "because_of", "tries", "where", "when")
         return {key: getattr(self, key) for key in keys}
 
 

@@ -183,7 +183,7 @@ class Progress:
         self.enter(state)
 
     def in_short(self) -> str:
-        """Say in few words what is in work, what failed, and how long it may take: ``~12 min left, 2 score, 1 FAILED``."""
+        """Say in few words how long it may take, what is in work and failed: ``~12 min left, 2 score, 1 FAILED``."""
         left = self.seconds_left()
         running = Counter(plan.stage for plan, _ in self._running.values())
         failed = sum(counts.failed for counts in self.counts.values())

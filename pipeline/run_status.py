@@ -83,6 +83,7 @@ class RunStatus:
     expected: int
     units: tuple[Units, ...]
     failures: tuple[Failure, ...]
+    running: tuple[dict[str, Any], ...]
     slowest: tuple[dict[str, Any], ...]
     stale_unknown: str | None
     remarks: int | None
@@ -95,15 +96,6 @@ class RunStatus:
     @property
     def alive(self) -> list[Account]:
         return [account for account in self.accounts if account.alive]
-
-    def running(self) -> list[dict[str, Any]]:
-        """List the units in work, the longest first."""
-        rows = [
-            {**entry, "seconds": account.age(entry["since"])}
-            for account in self.alive
-            for entry in account.content["running"]
-        ]
-        return sorted(rows, key=lambda row: -row["seconds"])
 
     def stages(self) -> list[dict[str, Any]]:
         """Return pace and mean seconds of a unit by stage."""
@@ -157,7 +149,7 @@ class RunStatus:
             "workers": self.workers(),
             "seconds_left": self.seconds_left(),
             "slowest": list(self.slowest),
-            "running": self.running(),
+            "running": list(self.running),
             "failures": [
                 {**{key: getattr(failure, key) for key in failure_keys}, "log": str(failure.log)}
                 for failure in self.failures
@@ -205,10 +197,23 @@ def read_status(path: Path, *, quick: bool = False, trust_code: bool = False, pa
         max(1, accounts[0].parts) if accounts else 0,
         tuple(units),
         tuple(failures),
+        tuple(_running(accounts, seen)),
         tuple(slowest),
         unknown,
         None if plans is None else seen.remarks,
     )
+
+
+def _running(accounts: list[Account], seen: _Seen) -> list[dict[str, Any]]:
+    """List the units in work, the longest first, without those that have been finished since it was told."""
+    rows = [
+        {**entry, "seconds": account.age(entry["since"])}
+        for account in accounts
+        if account.alive
+        for entry in account.content["running"]
+        if (entry["stage"], entry["unit"]) not in seen.finished
+    ]
+    return sorted(rows, key=lambda row: -row["seconds"])
 
 
 def _experiment(folder: RunFolder) -> Experiment | None:
@@ -240,6 +245,7 @@ class _Seen:
     """What stamps say beside whether units are current."""
 
     slowest: list[dict[str, Any]] = field(default_factory=list)
+    finished: set[tuple[str, str]] = field(default_factory=set)
     remarks: int = 0
 
 
@@ -264,7 +270,7 @@ def _as_planned(plans: list[Plan], accounts: list[Account]) -> tuple[list[Units]
             current = made_from in _fingerprints(plan, found)
             seen.remarks += remarks
             times.append((seconds, plan))
-        if (plan.stage, plan.label) in running:  # as told some seconds ago, like the list of them
+        if (plan.stage, plan.label) in running and not current:
             row.running += 1
         elif isinstance(made, Failure):
             row.failed += 1
@@ -272,6 +278,7 @@ def _as_planned(plans: list[Plan], accounts: list[Account]) -> tuple[list[Units]
             row.waiting += 1
         elif current:
             row.done += 1
+            seen.finished.add((plan.stage, plan.label))
         else:
             row.stale += 1
     slowest = sorted(times, key=lambda entry: -entry[0])[:SLOWEST]

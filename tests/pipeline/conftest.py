@@ -71,6 +71,54 @@ def tiny_experiment(tmp_path: Path, tiny_dataset: Path, tiny_cache: Path, tiny_c
     return path
 
 
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run folder in which nothing was computed: stamps and files of no content, as if every unit were finished."""
+
+    file: Path  # the experiment
+    root: Path
+
+    def plans(self, **overrides: object) -> list:
+        """Plan the run's units as a run does, with other settings if given."""
+        from pipeline.config import load_experiment
+        from pipeline.experiment import plan_units
+        from pipeline.run_folder import RunFolder
+        from pipeline.selection import select
+
+        experiment = load_experiment(self.file, dict(overrides))
+        return plan_units(experiment, RunFolder(self.root), select(experiment))
+
+    def unit(self, stage: str, label: str) -> Path:
+        return next(plan.folder for plan in self.plans() if (plan.stage, plan.label) == (stage, label))
+
+    @staticmethod
+    def finish(plan) -> None:
+        """Leave what a finished unit leaves, but for its content."""
+        from pipeline.artifacts import Stamp, file_sizes, write_stamp
+
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        (plan.folder / "0000.npz").write_bytes(b"x")
+        write_stamp(plan.stamp, Stamp(plan.made_from, [], 1.0, file_sizes(plan.folder)))
+
+
+@pytest.fixture
+def planned_run(tmp_path: Path, tiny_dataset: Path, tiny_cache: Path) -> PlannedRun:
+    """20 units of two arms, all finished and current."""
+    from pipeline.artifacts import write_json
+    from pipeline.config import load_experiment
+
+    path = tmp_path / "experiment.yaml"
+    path.write_text(
+        f"format_version: 1\nname: tiny\ndataset: {{root: {tiny_dataset}}}\narms: [partial, oracle]\n"
+        f"cache: {tiny_cache}\n"
+    )
+    run = PlannedRun(path, tmp_path / "run")
+    for plan in run.plans():
+        run.finish(plan)
+    write_json(run.root / "experiment.json", load_experiment(path).model_dump(mode="json"))
+    return run
+
+
 # Two boxes on a table, written by hand in the same layout: what a reader is held against.
 
 
