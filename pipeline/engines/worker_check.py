@@ -20,8 +20,8 @@ from pathlib import Path
 
 from pipeline.engines import EngineError
 
-# Whose results are ours: another version of these may give other last digits.
-_COMPUTING = ("numpy", "scipy", "numba", "torch", "trimesh", "manifold3d", "mujoco", "open3d")
+# Another version of these may give other last digits; of the last, not understand ours.
+_ALIKE = ("numpy", "scipy", "numba", "torch", "trimesh", "manifold3d", "mujoco", "open3d", "distributed")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LATE = 60.0  # seconds that a shared file system may take to show the marker
 _MARKER = "driver"
@@ -33,7 +33,7 @@ class Expected:
 
     Attributes:
         python: ``3.11``.
-        versions: of grasp-utility and of what it computes with, by name.
+        versions: of grasp-utility and of what its results rest on, by name.
         folder: a new folder inside the run's, with a file in it that the worker must see; None: not asked for.
         token: what that file says.
     """
@@ -119,7 +119,7 @@ def _python() -> str:
 def _versions() -> dict[str, str]:
     """Return versions without the part that names a build (``2.13.0+cpu``); '' of what is not installed."""
     found = {}
-    for name in ("grasp-utility", *_COMPUTING):
+    for name in ("grasp-utility", *_ALIKE):
         try:
             found[name] = importlib.metadata.version(name).split("+")[0]
         except importlib.metadata.PackageNotFoundError:

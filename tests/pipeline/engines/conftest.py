@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,10 @@ from typing import Any
 import pytest
 
 EMULATE = Path(__file__).resolve().parents[3] / "scripts" / "slurm" / "emulate.sh"
+
+# What tells of times, and so differs between any two runs.
+OF_TIMES = ("declared.json", ".hashes.json", "report.html", "report/contents.json")
+TIME_TABLES = ("timings", "time-of-the-units", "run")
 
 # Workers import functions by name, so they have to live in an importable module.
 UNITS = """
@@ -136,3 +141,36 @@ def slurm_to_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield up
     finally:
         subprocess.run(["bash", EMULATE, "down", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def content_of() -> Callable[[Path], dict[str, object]]:
+    return content
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[[dict[str, object], dict[str, object]], None]:
+    def check(theirs: dict[str, object], reference: dict[str, object]) -> None:
+        assert set(theirs) == set(reference)
+        assert [name for name in reference if theirs[name] != reference[name]] == []
+
+    return check
+
+
+def content(run: Path) -> dict[str, object]:
+    """Every file of a run, less what tells of times."""
+    found: dict[str, object] = {}
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run).as_posix()
+        if not path.is_file() or name in OF_TIMES or path.stem in TIME_TABLES or "progress" in name or "lock" in name:
+            continue
+        if path.suffix == ".json":
+            value = json.loads(path.read_text())
+            if path.name == "stamp.json":
+                del value["seconds"]
+            elif name == "summary.json":
+                del value["provenance"]["aggregate_seconds"], value["declarations"]
+            found[name] = value
+        else:
+            found[name] = path.read_bytes()
+    return found

@@ -222,3 +222,33 @@ def test_without_the_extra_its_command_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(EngineError, match=r"pip install 'grasp-utility\[cluster\]'"):
         DaskEngine("tcp://127.0.0.1:1")
+
+
+@pytest.mark.slow
+def test_a_run_gives_what_local_processes_give_though_a_worker_is_killed(
+    cluster: Cluster, tiny_dataset: Path, tiny_checkpoint: Path, tmp_path: Path, content_of, assert_same, wait_until
+) -> None:
+    from distributed import Client
+
+    experiment = tmp_path / "experiment.yaml"
+    experiment.write_text(
+        f"format_version: 1\nname: tiny\ndataset: {{root: {tiny_dataset}}}\ncache: {tmp_path / 'cache'}\n"
+        f"arms: [partial, {{name: random, checkpoint: {tiny_checkpoint}}}]\n"
+    )
+    command = [sys.executable, "-m", "grasp_utility", "run", experiment, "--device", "cpu", "--out"]
+    local = subprocess.run(
+        [*command, tmp_path / "local", "--workers", "2"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert local.returncode == 0, local.stderr
+    cluster.workers("--nthreads", "1", "--nworkers", "2")
+    there = [*command, tmp_path / "there", "--engine", "dask", "--scheduler", cluster.address]
+    process = subprocess.Popen(there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    wait_until(lambda: list((tmp_path / "there" / "observations").rglob("stamp.json")))
+    with Client(cluster.address, set_as_default=False) as client:
+        pids = list(client.run(os.getpid).values())
+    assert len(pids) == 2 and process.poll() is None
+    os.kill(pids[0], signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "Restarting worker" in (cluster.folder / "worker.log").read_text()
+    assert_same(content_of(tmp_path / "there"), content_of(tmp_path / "local"))
