@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ def located(folder: RunFolder, experiment: Experiment) -> RunFolder:
     return RunFolder(folder.root, sources)
 
 
+@lru_cache(maxsize=2**15)  # a plan names the folders of others, and each name anew would take as much as the plan itself
 def unit_folder(base: Path, scene: int, camera: str) -> Path:
     return base / f"scene_{scene:04d}/{camera}"
 

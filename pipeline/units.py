@@ -35,7 +35,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _POLL = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are tens of thousands
 class Need:
     """Another unit that a unit reads.
 
@@ -50,7 +50,7 @@ class Need:
     missing: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One unit to be: what it depends on, and what makes it.
 
