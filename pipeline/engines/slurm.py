@@ -196,7 +196,13 @@ def _cluster(group: WorkerGroup, processes: int, name: str, logs: Path) -> Any:
             death_timeout=DEATH_TIMEOUT,
             nanny=True,
             # A unit that kills its worker comes back at once; the schedule decides whether it is tried again.
-            scheduler_options={"allowed_failures": 0, "dashboard": False, "dashboard_address": ":0"},
+            # A worker that says nothing may be deep in native code; one whose node is gone loses its connection.
+            scheduler_options={
+                "allowed_failures": 0,
+                "worker_ttl": "30 minutes",
+                "dashboard": False,
+                "dashboard_address": ":0",
+            },
             silence_logs="critical",
             security=_own_keys(logs / _KEYS),
             protocol="tls://",
