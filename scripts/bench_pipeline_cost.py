@@ -62,7 +62,7 @@ class Rates:
         driver_ms, planning_ms: of the driver, a unit: handing out; planning, what is read aside.
         view_mb: of the dataset's files, a view.
         rows: graded grasps a view and arm.
-        aggregate_fixed, aggregate_row: of the tables; a row of grasps.
+        aggregate_fixed, aggregate_unit, aggregate_row: of the tables: once, a scene, camera and arm, a row of grasps.
         report: of the report.
     """
 
@@ -79,6 +79,7 @@ class Rates:
     view_mb: float
     rows: float
     aggregate_fixed: float
+    aggregate_unit: float
     aggregate_row: float
     report: float
 
@@ -223,7 +224,7 @@ def estimate(rates: Rates, given: Assumptions, machines: tuple[Machines, ...] = 
     copies = given.scenes * given.cameras
     on_cores = scene_units(rates, given, 0)
     rows = rates.rows * given.objects / rates.objects * given.all_views * len(given.arms)
-    tables = rates.aggregate_fixed + rates.aggregate_row * rows
+    tables = rates.aggregate_fixed + rates.aggregate_unit * copies * len(given.arms) + rates.aggregate_row * rows
     hours = {
         stage: copies * sum(unit.seconds for unit in on_cores if unit.stage == stage) / 3600 for stage in _UNIT_STAGES
     }
@@ -243,6 +244,8 @@ def estimate(rates: Rates, given: Assumptions, machines: tuple[Machines, ...] = 
             "gpu": gpu / machine.gpus if machine.gpus else 0.0,
             "one scene": longest,
             "driver": copies * len(units) * rates.driver_ms * _MS,
+            "reading": before,
+            "tables": tables + rates.report,
         }
         seconds = max(simulate(units, copies, machine), bounds["driver"])
         result.append(
@@ -279,7 +282,11 @@ def _binds(bounds: dict[str, float], units: list[Unit], of_chain: Unit) -> str:
         return "`complete`, on the GPU's worker"
     if name == "one scene":
         return f"one scene's units in a row, `{of_chain.stage}` the longest"
-    return "the driver"
+    return {
+        "driver": "the driver, which hands units out",
+        "reading": "reading the dataset for its hashes",
+        "tables": "`aggregate` and `report`, which are one process",
+    }[name]
 
 
 def markdown(found: dict[str, Any], rates: Rates, given: Assumptions) -> list[str]:

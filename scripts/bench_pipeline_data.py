@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -153,6 +154,29 @@ def repeat_grasps(source: RunFolder, out: RunFolder, sample: Sample, views: int)
                 np.save(view_file(ours, view, ".npy"), moved.to_array())
             made_from = {"stage": "generate", "bench": f"{arm}/{unit.label}", "clouds": None}
             write_stamp(ours / STAMP, Stamp(made_from, [], 0.0, file_sizes(ours)))
+    return [SceneUnit(unit.scene, unit.camera, unit.split, tuple(range(views))) for unit in sample.units]
+
+
+def repeat_rows(source: RunFolder, out: RunFolder, sample: Sample, views: int) -> list[SceneUnit]:
+    """Give every unit the rows of its few views again in the next ones, in all that ``aggregate`` reads."""
+    for stamp in source.root.rglob(f"scene_*/*/{STAMP}"):
+        theirs, ours = stamp.parent, out.root / stamp.parent.relative_to(source.root)
+        ours.mkdir(parents=True)
+        shutil.copy(stamp, ours)
+        for path in theirs.glob("*.parquet"):
+            rows = pq.ParquetFile(path).read()
+            place, kind = rows.column_names.index("view"), rows.schema.field("view").type
+            number = rows.column("view").to_numpy()
+            held = sample.units[0].views
+            of_view = [rows.filter(pa.array(number == view)) for view in held]
+            again = [of_view[view % len(held)] for view in range(views)]
+            numbers = [pa.array([view] * len(part), kind) for view, part in enumerate(again)]
+            pq.write_table(
+                pa.concat_tables(
+                    part.set_column(place, "view", number) for part, number in zip(again, numbers, strict=True)
+                ),
+                ours / path.name,
+            )
     return [SceneUnit(unit.scene, unit.camera, unit.split, tuple(range(views))) for unit in sample.units]
 
 

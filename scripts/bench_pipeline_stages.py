@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,27 +142,48 @@ def _a_view(costs: list[Cost], clock: str) -> float:
     return sum(getattr(cost, clock) for cost in costs) / sum(cost.views for cost in costs)
 
 
-def last_stages(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> dict[str, Any]:
-    """Make the tables and the report of a run; they are the driver's, and one unit each."""
-    from pipeline import aggregate, declaration, report, summary
+def last_stages(sample: data.Sample, run: RunFolder, folder: Path, more_views: int) -> dict[str, Any]:
+    """Make the tables and the report of a run; then the tables of two whose units have more views.
+
+    Both stages are the driver's, and one unit each.
+
+    Returns:
+        ``aggregate`` and ``report`` of the sample, and a list, ``aggregate_of_more_views``.
+    """
+    from pipeline import declaration, report, summary
     from pipeline.artifacts import write_json
 
-    views = sum(len(unit.views) for unit in units)
-    figures = {}
-    clocks = [(time.perf_counter(), time.process_time())]
+    experiment, views = sample.experiment, sum(len(unit.views) for unit in sample.units)
+    write_json(run.experiment_file, experiment.model_dump(mode="json"))
+    declaration.record(experiment, run)
+    write_json(run.problems, [])
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        write_json(run.experiment_file, experiment.model_dump(mode="json"))
-        declaration.record(experiment, run)
-        write_json(run.problems, [])
-        tables = aggregate.run(experiment, run, units)
-        summary.write(experiment, run, units, tables, [])
-        clocks.append((time.perf_counter(), time.process_time()))
-        report.run(experiment, run)
-        clocks.append((time.perf_counter(), time.process_time()))
-    for name, before, after in zip(("aggregate", "report"), clocks[:-1], clocks[1:], strict=True):
-        wall, cpu = after[0] - before[0], after[1] - before[1]
-        figures[name] = {"wall_s": wall, "cpu_s": cpu, "cpu_s_per_view": cpu / views, "units_per_hour": 3600 / wall}
-    return {**figures, "grasp_rows_a_view": data.rows_of(run) / (views * len(data.ARMS))}
+        tables, of_tables = _clocked(partial(_tables, experiment, run, sample.units))
+        summary.write(experiment, run, sample.units, tables, [])
+        _, of_report = _clocked(partial(report.run, experiment, run))
+        more = []
+        for held in (more_views // 4, more_views):  # both after the first, which compiled and imported
+            wide = _fresh(folder / f"of-{held}-views")
+            repeated = data.repeat_rows(run, wide, sample, held)
+            _, of_more = _clocked(partial(_tables, experiment, wide, repeated))
+            more.append({**of_more, "views": held, "grasp_rows": data.rows_of(wide)})
+    figures: dict[str, Any] = {"aggregate": of_tables, "report": of_report}
+    for of_stage in figures.values():
+        of_stage |= {"cpu_s_per_view": of_stage["cpu_s"] / views, "units_per_hour": 3600 / of_stage["wall_s"]}
+    of_tables["grasp_rows"] = data.rows_of(run)
+    return {**figures, "aggregate_of_more_views": more}
+
+
+def _tables(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Any:
+    from pipeline import aggregate
+
+    return aggregate.run(experiment, run, units)
+
+
+def _clocked(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    value = work()
+    return value, {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
 
 
 def on_disk(run: RunFolder, units: list[SceneUnit]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ RATES = cost.Rates(
     view_mb=1.0,
     rows=200.0,
     aggregate_fixed=5.0,
+    aggregate_unit=0.01,
     aggregate_row=1e-6,
     report=10.0,
 )
@@ -44,7 +45,7 @@ def test_cpu_hours_are_seconds_a_view_times_views() -> None:
     assert hours["generate"] == pytest.approx(views * (0.1 + 4 * 0.3) / 3600)
     assert hours["score"] == pytest.approx(views * 5 * 0.01 / 3600)
     assert hours["explain"] == pytest.approx(views * (0.05 + 5 * 0.02) / 3600)
-    assert hours["aggregate"] == pytest.approx((5 + 1e-6 * 200 * views * 5) / 3600)
+    assert hours["aggregate"] == pytest.approx((5 + 0.01 * 180 * 5 + 1e-6 * 200 * views * 5) / 3600)
 
 
 def test_objects_take_time_in_proportion_but_not_in_observe() -> None:
