@@ -21,6 +21,8 @@ from typing import IO, Any
 import filelock
 from tqdm import tqdm
 
+from pipeline.progress import shortest_interval
+
 FORMAT_VERSION = 1
 
 
@@ -121,7 +123,14 @@ class FileHashes:
         some = [unknown[first : first + _AT_ONCE] for first in range(0, len(unknown), _AT_ONCE)]
         with (
             ThreadPoolExecutor(_READERS) as readers,
-            tqdm(total=len(unknown), desc="hashing", unit="file", disable=len(unknown) < _MANY, delay=1.0) as bar,
+            tqdm(
+                total=len(unknown),
+                desc="hashing",
+                unit="file",
+                disable=len(unknown) < _MANY,
+                delay=1.0,
+                mininterval=shortest_interval(),
+            ) as bar,
         ):
             for keys, values in zip(
                 some, readers.map(lambda keys: [self._hash(key) for key in keys], some), strict=True

@@ -124,7 +124,7 @@ def _process(process: Mapping[str, Any]) -> str:
         "stopping": "stopping: units in progress are finished",
         "tables": "units are done, tables and report in work",
         "stopped": f"stopped: {process['reason']}",
-        "seems dead": "seems dead, since its account has not been touched while we looked; the same command goes on from there",
+        "seems dead": "seems dead (silent while we looked); the same command goes on from there",
     }.get(state, state)
     return (
         f"{said}; {heard} {short_time(process['silent'])} ago, process {process['process']} on {process['host']}, "
@@ -143,7 +143,7 @@ def show_failures(failures: Sequence[Mapping[str, Any]], folder: RunFolder) -> N
     at_fault = [row for row in failures if row.get("because_of") is None]
     needy = len(failures) - len(at_fault)
     rest = f" ({needy} only need one that failed)" if needy else ""
-    print(f"FAILED     {_counted(len(failures), 'unit')}{rest}. Reasons, and logs in the run folder:")
+    print(f"FAILED     {_counted(len(failures), 'unit')}{rest}. Reasons and logs:")
     by_reason = defaultdict(list)
     for row in at_fault[:MOST_FAILURES]:
         by_reason[row["reason"]].append(row)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pipeline.progress import shortest_interval
 from pipeline.report import render
 from pipeline.report.choice import Choice
 from pipeline.report.style import OUTCOMES, POINTS, rgb
@@ -48,7 +49,9 @@ def show(views: Sequence[View], density: float) -> list[Shown]:
     shrink = min(1.0, (FULL_SIZE_PICTURES / max(count, 1)) ** 0.5)
     size = (round(WIDTH * shrink), round(HEIGHT * shrink))
     result = []
-    with tqdm(total=count // 2, desc="pictures ", unit="picture", dynamic_ncols=True) as progress:
+    with tqdm(
+        total=count // 2, desc="pictures ", unit="picture", dynamic_ncols=True, mininterval=shortest_interval()
+    ) as progress:
         for view in views:
             pictures = []
             for arm in view.arms:
