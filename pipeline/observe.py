@@ -113,7 +113,9 @@ class Job:
 
 def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes) -> list[Plan]:
     """Return one plan a scene and camera."""
-    datasets = {camera: GraspNetDataset(experiment.dataset.root, camera) for camera in experiment.dataset.cameras}
+    datasets: dict[str, GraspNetDataset] = {
+        camera: GraspNetDataset(experiment.dataset.root, camera) for camera in experiment.dataset.cameras
+    }
     hashes.read(
         path for unit in units for view in unit.views for path in datasets[unit.camera].view_files(unit.scene, view)
     )
