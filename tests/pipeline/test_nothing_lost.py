@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -138,11 +139,11 @@ def command_of(process: int) -> str:
         return ""
 
 
-def kill_and_finish(lab: Lab, fraction: float, worker: bool) -> tuple[set[str], str]:
+def kill_and_finish(lab: Lab, fraction: float, worker: bool) -> tuple[set[str], str] | None:
     """Kill one process of a run that is under way, have the run finished, and hold it against the undisturbed one.
 
     Returns:
-        the stages at work when it was killed, and whose process it was.
+        the stages at work when it was killed, and whose process it was; None where the run was over by then.
     """
     shutil.rmtree(lab.out, ignore_errors=True)
     driver = lab.start()
@@ -150,7 +151,9 @@ def kill_and_finish(lab: Lab, fraction: float, worker: bool) -> tuple[set[str], 
     workers = workers_of(driver.pid)
     victim = workers[int(1000 * fraction) % len(workers)] if worker and workers else driver.pid
     stages = lab.at_work()
-    assert command_of(victim) and driver.poll() is None, "the run was over before it could be killed"
+    if driver.poll() is not None:
+        return None
+    assert command_of(victim)
     os.kill(victim, signal.SIGKILL)
     finished = lab.stamps()
     if victim == driver.pid:
@@ -173,14 +176,27 @@ def test_a_run_that_is_killed_goes_on_to_the_same_files(fresh: Lab, kills: int) 
     """Half of the kills hit the run itself, half a worker (where there is one), at times spread evenly."""
     hit: set[str] = set()
     victims: dict[str, int] = {"driver": 0, "worker": 0}
-    for index in range(kills):
-        fraction = 0.95 * (index + 0.5) / kills
-        stages, victim = kill_and_finish(fresh, fraction, worker=index % 2 == 1)
+    every = {*UNIT_STAGES, "aggregate", "report"}
+    fractions = [0.95 * (index + 0.5) / kills for index in range(kills)]
+    # A busy machine takes longer than it was measured to: then later stages are met by further kills.
+    further = iter(0.5 + 0.05 * index for index in range(30)) if kills >= 30 else iter(())
+    for index in itertools.count():
+        if index >= kills and hit == every:
+            break
+        fraction = fractions[index] if index < kills else next(further, None)
+        if fraction is None:
+            break
+        killed = kill_and_finish(fresh, fraction, worker=index % 2 == 1)
+        if killed is None:
+            assert index >= kills, "the run was over before it could be killed"
+            continue
+        stages, victim = killed
         hit |= stages
         victims[victim] += 1
         print(f"kill {index} at {fraction * fresh.seconds:.1f} s: {victim}, at work {sorted(stages)}")
+    assert sum(victims.values()) >= kills
     if kills >= 30:
-        assert hit == {*UNIT_STAGES, "aggregate", "report"}
+        assert hit == every
         assert min(victims.values()) >= 5
 
 
