@@ -123,7 +123,7 @@ def located(folder: RunFolder, experiment: Experiment) -> RunFolder:
     return RunFolder(folder.root, sources)
 
 
-@lru_cache(maxsize=2**15)  # a plan names the folders of others, and each name anew would take as much as the plan itself
+@lru_cache(maxsize=2**15)  # plans name one another's folders, and each name anew would take as much as a plan
 def unit_folder(base: Path, scene: int, camera: str) -> Path:
     return base / f"scene_{scene:04d}/{camera}"
 
