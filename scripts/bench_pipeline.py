@@ -35,7 +35,8 @@ Keys of the figures:
     ``explain``, apart; ``aggregate`` and ``report`` ``{wall_s, cpu_s, cpu_s_per_view, units_per_hour}`` of the sample.
 ``pipeline, scoring``
     ``{units, views_a_unit, efficiency, wall_s_with_one, wall_s_with_two}`` (every repetition), and of the workers
-    ``worker_start_s`` (CPU seconds of imports, checkpoints, models), ``cpu_s_with_one, cpu_s_with_two`` and
+    ``one_busy_share, two_busy_share`` (of the time that they had a unit), ``cpu_s_with_one, cpu_s_with_two`` (for the
+    same units: more with two is the machine's doing), ``worker_start_s`` (CPU seconds of imports, checkpoints, models),
     ``longest_unit_s``.
 ``large``
     ``{units, aggregate}``: a list each, of 10 and 1,000 scenes; ``trivial``: units with nothing to do; ``plan``: of

@@ -57,6 +57,7 @@ def whole_pipeline(sample: data.Sample, folder: Path, repetitions: int) -> dict[
         "units": len(costs) // repetitions,
         "views_a_unit": len(sample.units[0].views),
         **_efficiency(walls),
+        **_shares(walls, one, two),
         "worker_start_s": first.since_start - again.spent,
         "stages": by_stage(costs),
     }
@@ -83,7 +84,6 @@ def scoring(sample: data.Sample, folder: Path, views: int, repetitions: int) -> 
         warm(one, warm_plans, folder)
         warm(two, warm_plans, folder)
         walls, costs = _in_turns(work, one, two, repetitions)
-        cpu_with_two = sum(cost.cpu for cost in two.costs)
     finally:
         one.close()
         two.close()
@@ -91,8 +91,7 @@ def scoring(sample: data.Sample, folder: Path, views: int, repetitions: int) -> 
         "units": len(costs) // repetitions,
         "views_a_unit": views,
         **_efficiency(walls),
-        "cpu_s_with_one": sum(cost.cpu for cost in costs) / repetitions,
-        "cpu_s_with_two": cpu_with_two / repetitions,
+        **_shares(walls, one, two),
         "longest_unit_s": max(cost.wall for cost in costs),
     }
 
@@ -112,6 +111,18 @@ def _in_turns(
 def _efficiency(walls: dict[str, list[float]]) -> dict[str, Any]:
     one, two = (statistics.median(walls[name]) for name in ("1", "2"))
     return {"efficiency": one / (2 * two), "wall_s_with_one": walls["1"], "wall_s_with_two": walls["2"]}
+
+
+def _shares(walls: dict[str, list[float]], one: MeasuringEngine, two: MeasuringEngine) -> dict[str, float]:
+    """Part the loss of two workers: waiting for units (ours), and units slower beside others (the machine's)."""
+    repetitions = len(walls["1"])
+    cpu_one, cpu_two = (sum(cost.cpu for cost in engine.costs) / repetitions for engine in (one, two))
+    return {
+        "one_busy_share": sum(cost.wall for cost in one.costs) / sum(walls["1"]),
+        "two_busy_share": sum(cost.wall for cost in two.costs) / (2 * sum(walls["2"])),
+        "cpu_s_with_one": cpu_one,
+        "cpu_s_with_two": cpu_two,
+    }
 
 
 def by_stage(costs: Iterable[Cost]) -> dict[str, dict[str, Any]]:

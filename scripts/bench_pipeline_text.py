@@ -46,10 +46,12 @@ def _workers(f: dict[str, Any]) -> list[str]:
             f"{name:16} {run['units']} units of {run['views_a_unit']} views: one worker {one} s, two {two} s: "
             f"efficiency {run['efficiency']:.3f}"
         )
-    scoring = f["scoring"]
+        lines.append(
+            f"{'':16} had units {100 * run['one_busy_share']:.1f} and {100 * run['two_busy_share']:.1f} % of the time; "
+            f"CPU for the same units {run['cpu_s_with_one']:.2f} and {run['cpu_s_with_two']:.2f} s"
+        )
     lines.append(
-        f"{'':16} scoring took {scoring['cpu_s_with_one']:.2f} s of CPU with one, {scoring['cpu_s_with_two']:.2f} s "
-        f"with two; its longest unit {scoring['longest_unit_s']:.2f} s; a worker starts in "
+        f"{'':16} the longest unit of scoring took {f['scoring']['longest_unit_s']:.2f} s; a worker starts in "
         f"{f['pipeline']['worker_start_s']:.1f} s of CPU"
     )
     return lines
