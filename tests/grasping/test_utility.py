@@ -15,9 +15,16 @@ from grasping.utility import (
     average_precision,
     contributions,
     shortfall,
+    utilities,
     view_utility,
 )
-from pipeline.physics_utility import HELD_METRICS, held_contributions, held_shortfall, held_utility
+from pipeline.physics_utility import (
+    HELD_METRICS,
+    held_contributions,
+    held_shortfall,
+    held_utilities,
+    held_utility,
+)
 
 frictions = st.lists(st.sampled_from([*FRICTIONS, np.inf]), max_size=70)
 
@@ -130,3 +137,43 @@ def test_parts_of_what_physics_holds_add_up(held: list[float], metric: str) -> N
     losses, missing = held_shortfall(metric, held)
     assert losses.shape == (len(held),) and (losses >= 0).all()
     assert losses.sum() + missing == pytest.approx(1 - value, rel=0, abs=1e-9)
+
+
+several = st.lists(candidates, max_size=12)
+
+
+@given(several)
+def test_many_lists_at_once_are_graded_as_each_alone(lists: list[list[tuple[float, bool]]]) -> None:
+    friction = [friction for values in lists for friction, _ in values]
+    kept = [kept for values in lists for _, kept in values]
+    lengths = [len(values) for values in lists]
+    alone = [view_utility([f for f, _ in values], [k for _, k in values]) for values in lists]
+    found = utilities(friction, kept, lengths)
+    assert tuple(found) == METRICS
+    for metric in METRICS:
+        assert found[metric].tolist() == [values[metric] for values in alone]  # to the last bit
+
+
+@given(several, st.sampled_from(sorted(PERFECT)))
+def test_many_lists_at_once_are_parted_as_each_alone(lists: list[list[tuple[float, bool]]], metric: str) -> None:
+    friction = [friction for values in lists for friction, _ in values]
+    kept = [kept for values in lists for _, kept in values]
+    lengths = [len(values) for values in lists]
+    gains, (losses, missing) = (part(metric, friction, kept, lengths) for part in (contributions, shortfall))
+    alone = [([f for f, _ in values], [k for _, k in values]) for values in lists]
+    assert gains.tolist() == [part for one in alone for part in contributions(metric, *one)]
+    assert losses.tolist() == [part for one in alone for part in shortfall(metric, *one)[0]]
+    assert missing.tolist() == [part for one in alone for part in shortfall(metric, *one)[1]]
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.1, 1 / 3, 2 / 3, 1.0]), max_size=70), max_size=8))
+def test_many_lists_at_once_are_held_as_each_alone(lists: list[list[float]]) -> None:
+    held, lengths = [share for shares in lists for share in shares], [len(shares) for shares in lists]
+    found = held_utilities(held, lengths)
+    assert tuple(found) == HELD_METRICS
+    for metric in HELD_METRICS:
+        assert found[metric].tolist() == [held_utility(shares)[metric] for shares in lists]
+        gains, (losses, missing) = (part(metric, held, lengths) for part in (held_contributions, held_shortfall))
+        assert gains.tolist() == [part for shares in lists for part in held_contributions(metric, shares)]
+        assert losses.tolist() == [part for shares in lists for part in held_shortfall(metric, shares)[0]]
+        assert missing.tolist() == [part for shares in lists for part in held_shortfall(metric, shares)[1]]
