@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+Picks = NDArray[np.unsignedinteger[Any]]
+
+MOST_FLOATS = 2**21
+"""Numbers that a product takes at once, 17 MB: 10,000 draws of 209 scenes, or 2,097 draws of 1,000."""
 
 _ROUNDING = 1e-12
 _CHUNK = 2_000  # draws at a time: 2,000 x 90 scenes are 1.4 MB
@@ -26,24 +31,48 @@ def scene_groups(strata: Sequence[object]) -> list[NDArray[np.int64]]:
 
 def resample_scenes(strata: Sequence[object], draws: int, seed: int) -> NDArray[np.int64]:
     """Draw scenes with replacement within strata: ``(draws, S)`` indices of scenes, S labels given."""
-    rng = np.random.default_rng(seed)
-    return np.concatenate(
-        [members[rng.integers(0, len(members), (draws, len(members)))] for members in scene_groups(strata)], axis=1
-    )
+    return _scenes(strata, _picks(tuple(map(len, scene_groups(strata))), draws, seed), slice(None))
+
+
+def _scenes(strata: Sequence[object], picks: tuple[Picks, ...], part: slice) -> NDArray[np.int64]:
+    chosen = zip(scene_groups(strata), picks, strict=True)
+    return np.concatenate([members[places[part]] for members, places in chosen], axis=1)
 
 
 @lru_cache(maxsize=4)
-def draw_counts(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[FloatArray, ...]:
-    """Count how often :func:`resample_scenes` draws each scene: ``(draws, n)`` for each stratum of n scenes.
+def _picks(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[Picks, ...]:
+    """Draw places in each stratum of n scenes: ``(draws, n)`` for each.
 
     A table of results asks for the same strata again and again, hence the cache; the arrays are read-only.
     """
     rng = np.random.default_rng(seed)
-    counts = []
+    drawn = []
     for size in sizes:
-        picks = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
-        counts.append(np.bincount(picks.ravel(), minlength=draws * size).reshape(draws, size).astype(np.float64))
-        counts[-1].flags.writeable = False
+        picks = np.empty((draws, size), dtype=np.uint16 if size < 2**16 else np.uint32)
+        for start in range(0, draws, _CHUNK):  # the generator's numbers are eight bytes each
+            picks[start : start + _CHUNK] = rng.integers(0, size, (min(_CHUNK, draws - start), size))
+        picks.flags.writeable = False
+        drawn.append(picks)
+    return tuple(drawn)
+
+
+@lru_cache(maxsize=4)
+def draw_counts(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[NDArray[Any], ...]:
+    """Count how often :func:`resample_scenes` draws each scene: ``(draws, n)`` for each stratum of n scenes.
+
+    They are floats, ready for products, or small integers where floats would fill more than :data:`MOST_FLOATS`.
+    Cached and read-only, as draws are.
+    """
+    counts = []
+    for picks in _picks(sizes, draws, seed):
+        size = picks.shape[1]
+        found = np.empty(picks.shape, dtype=np.float64 if picks.size <= MOST_FLOATS else picks.dtype)
+        for start in range(0, draws, _CHUNK):
+            part = picks[start : start + _CHUNK].astype(np.int64)
+            part += size * np.arange(len(part))[:, None]
+            found[start : start + len(part)] = np.bincount(part.ravel(), minlength=part.size).reshape(part.shape)
+        found.flags.writeable = False
+        counts.append(found)
     return tuple(counts)
 
 
@@ -88,15 +117,15 @@ def nested_draws(a: ArrayLike, b: ArrayLike, strata: Sequence[object], draws: in
         strata: S labels.
 
     Returns:
-        ``(draws,)`` means, each scene and each seed weighing alike. Memory grows as draws x S, whatever R.
+        ``(draws,)`` means, each scene and each seed weighing alike. Memory grows as draws x S, two bytes each.
     """
     left, right = replicates(a, len(strata)), replicates(b, len(strata))
     sides = [left - right] if len(left) == len(right) else [left, -right]
-    picks = resample_scenes(strata, draws, seed)
+    picks = _picks(tuple(map(len, scene_groups(strata))), draws, seed)
     rng = np.random.default_rng([seed, _TRAINING_SEEDS])
     out = np.empty(draws)
     for start in range(0, draws, _CHUNK):
-        chosen = picks[start : start + _CHUNK]
+        chosen = _scenes(strata, picks, slice(start, start + _CHUNK))
         total = np.zeros(chosen.shape)
         for side in sides:
             drawn = side if len(side) == 1 else _seed_shares(rng, len(chosen), len(side)) @ side

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.statistics.resampling import draw_counts
+from pipeline.statistics.resampling import MOST_FLOATS, draw_counts
 
 FloatArray = NDArray[np.float64]
 Groups = Sequence[NDArray[np.int64]]
@@ -138,9 +138,13 @@ def _drawn(x: FloatArray, groups: Groups, draws: int, seed: int) -> tuple[FloatA
     for members, counts in zip(groups, draw_counts(tuple(map(len, groups)), draws, seed), strict=True):
         size, share = len(members), len(members) / x.shape[-1]
         rest = x[..., members] - x[..., members].mean(axis=-1, keepdims=True)
-        mean = rest @ counts.T / size
-        moved += share * mean
-        variance += share**2 * (np.square(rest) @ counts.T / size - np.square(mean)) / (size - 1)
+        step = draws if counts.size <= MOST_FLOATS else max(MOST_FLOATS // size, 1)
+        for start in range(0, draws, step):
+            part = slice(start, start + step)
+            drawn = counts[part].astype(np.float64, copy=False).T
+            mean = rest @ drawn / size
+            moved[..., part] += share * mean
+            variance[..., part] += share**2 * (np.square(rest) @ drawn / size - np.square(mean)) / (size - 1)
     return moved, variance
 
 
