@@ -40,9 +40,11 @@ clouds and grasps
     with ``physics_pictures`` (one trial as a picture strip), ``visibility`` and ``explained_view`` (the work of
     ``explain``).
 what ``aggregate`` makes
-    ``run_rows`` (the rows that it rests on), ``estimates`` (means and differences by scene), ``attribution`` (where
-    differences arise), ``mediation`` (whether coverage goes with them), ``agreement`` and ``best_grasp`` (what physics
-    says of the protocol, and of the grasp tried first), ``statistics/`` (inference, which knows none of them);
+    ``run_rows`` (the rows that it rests on) in ``row_tables`` (written unit by unit, read scene by scene),
+    ``scene_values`` (from views to scenes), ``estimates`` (means and differences), ``attribution`` with
+    ``grasp_levels`` (where differences arise), ``crossed`` (with one part exchanged), ``mediation`` (whether coverage
+    goes with them), ``agreement`` and ``best_grasp`` (what physics says of the protocol, and of the grasp tried
+    first), ``run_counts`` (failures aloud), ``statistics/`` (inference, which knows none of them);
     ``table_files`` (how tables are read back) and ``table_columns`` (what each column means).
 several runs
     ``compare`` (their arms as if of one run), ``comparable`` (what they must share for that).

@@ -29,10 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from grasping.utility import FRICTIONS
 from pipeline.statistics import resample_scenes
+from pipeline.table_files import WHOLE
 
 FloatArray = NDArray[np.float64]
 
-WHOLE = "all"
 THRESHOLDS = (0.4, 0.8, 1.2)
 GROUP = ("generator", "camera", "arm")
 AGREEMENT_COLUMNS = [
@@ -41,6 +41,7 @@ AGREEMENT_COLUMNS = [
 ]
 ROC_COLUMNS = [*GROUP, "friction", "passed", "true_positive_rate", "false_positive_rate"]
 OUTCOME_COLUMNS = [*GROUP, "reason", "min_friction", "outcome", "n"]
+_MOST = 2**21  # weights of drawn scenes at once: 17 MB
 _LEVELS = (*FRICTIONS, np.inf)
 
 
@@ -88,12 +89,13 @@ class Confusion:
         return np.nan if chance == 1.0 else (self.accuracy - chance) / (1.0 - chance)
 
 
-def confusion(min_friction: ArrayLike, held: ArrayLike, friction: float) -> Confusion:
-    """Count who says yes to ``(n,)`` grasps at a friction."""
+def confusion(min_friction: ArrayLike, held: ArrayLike, friction: float, n: ArrayLike = 1) -> Confusion:
+    """Count who says yes to grasps at a friction: ``(k,)`` of them, or of kinds of them with n each."""
     passed = np.asarray(min_friction, dtype=np.float64) <= friction
     holds = np.asarray(held, dtype=bool)
+    of = np.broadcast_to(np.asarray(n, dtype=np.int64), passed.shape)
     counts = [passed & holds, passed & ~holds, ~passed & holds, ~passed & ~holds]
-    return Confusion(*(int(np.count_nonzero(part)) for part in counts))
+    return Confusion(*(int(of[part].sum()) for part in counts))
 
 
 def area(held: ArrayLike, lost: ArrayLike) -> FloatArray:
@@ -118,25 +120,39 @@ def levels(min_friction: ArrayLike) -> NDArray[np.int64]:
     return np.searchsorted(np.array(FRICTIONS), np.asarray(min_friction, dtype=np.float64), side="left")
 
 
+def counted(rows: pd.DataFrame) -> pd.DataFrame:
+    """Count grasps that are alike in all that counts here: rows with ``n`` beside those columns.
+
+    Args:
+        rows: one a grasp, or counted already (with ``n``): parts of a run are counted each, then their counts.
+    """
+    n = rows.get("n", 1)
+    columns = [*GROUP, "split", "scene", "object", "min_friction", "reason", "outcome", "held"]
+    texts = [name for name in columns if isinstance(rows[name].dtype, pd.CategoricalDtype)]
+    plain = rows[columns].astype(dict.fromkeys(texts, object)).assign(n=n)
+    return plain.groupby(columns, as_index=False, dropna=False)[["n"]].sum()
+
+
 def tables(rows: pd.DataFrame, *, level: float, draws: int, seed: int) -> Agreement:
     """Compare the two opinions on the grasps that physics tried.
 
     Args:
-        rows: one a grasp, with arm, generator, camera, split, scene, object, min_friction, reason, outcome and held.
+        rows: one a grasp, with arm, generator, camera, split, scene, object, min_friction, reason, outcome and held;
+            or :func:`counted`.
         level: of the interval.
         draws: of scenes.
         seed: of the draws.
     """
     agreement, roc, outcomes = [], [], []
-    for keys, part in _groups(rows):
+    for keys, part in _groups(counted(rows)):
         interval = _interval(part, level, draws, seed)
         agreement += _agreement({**keys, "object": WHOLE}, part, interval)
         if keys["arm"] == WHOLE:
             for object_id, own in part.groupby("object", sort=True):
                 agreement += _agreement({**keys, "object": str(object_id)}, own, (np.nan, np.nan))
         roc += _roc(keys, part)
-        counts = part.groupby(["reason", "min_friction", "outcome"], as_index=False, observed=True).size()
-        outcomes += [{**keys, **row} for row in counts.rename(columns={"size": "n"}).to_dict("records")]
+        counts = part.groupby(["reason", "min_friction", "outcome"], as_index=False)[["n"]].sum()
+        outcomes += [{**keys, **row} for row in counts.to_dict("records")]
     return Agreement(
         pd.DataFrame(agreement, columns=AGREEMENT_COLUMNS),
         pd.DataFrame(roc, columns=ROC_COLUMNS),
@@ -156,7 +172,7 @@ def _counts(part: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
     _, scene = np.unique(part["scene"].to_numpy(), return_inverse=True)
     at, held = levels(part["min_friction"]), part["held"].to_numpy(dtype=bool)
     counts = np.zeros((2, int(scene.max(initial=-1)) + 1, len(_LEVELS)))
-    np.add.at(counts, (np.where(held, 0, 1), scene, at), 1)
+    np.add.at(counts, (np.where(held, 0, 1), scene, at), part["n"].to_numpy(dtype=np.float64))
     return counts[0], counts[1]
 
 
@@ -167,9 +183,7 @@ def _interval(part: pd.DataFrame, level: float, draws: int, seed: int) -> tuple[
         return np.nan, np.nan
     scenes = part.drop_duplicates("scene").sort_values("scene")
     picks = resample_scenes([str(split) for split in scenes["split"]], draws, seed)
-    weights = np.zeros((draws, len(held)))
-    np.add.at(weights, (np.arange(draws)[:, None], picks), 1)
-    drawn = area(weights @ held, weights @ lost)
+    drawn = np.concatenate([_drawn_area(part, held, lost) for part in np.array_split(picks, -(-picks.size // _MOST))])
     known = drawn[np.isfinite(drawn)]
     if len(known) == 0:
         return np.nan, np.nan
@@ -177,12 +191,19 @@ def _interval(part: pd.DataFrame, level: float, draws: int, seed: int) -> tuple[
     return float(low), float(high)
 
 
+def _drawn_area(picks: NDArray[np.int64], held: FloatArray, lost: FloatArray) -> FloatArray:
+    """Return the area of ``(draws, S)`` drawn scenes."""
+    weights = np.zeros((len(picks), len(held)))
+    np.add.at(weights, (np.arange(len(picks))[:, None], picks), 1)
+    return area(weights @ held, weights @ lost)
+
+
 def _agreement(keys: Mapping[str, str], part: pd.DataFrame, interval: tuple[float, float]) -> list[dict[str, Any]]:
     held, lost = _counts(part)
     auc = float(area(held.sum(axis=0), lost.sum(axis=0)))
     rows = []
     for friction in THRESHOLDS:
-        found = confusion(part["min_friction"], part["held"], friction)
+        found = confusion(part["min_friction"], part["held"], friction, part["n"])
         measures = ("n", "both", "analytic_only", "physics_only", "neither")
         rates = ("held_if_passed", "held_if_failed", "accuracy", "kappa")
         rows.append(
@@ -203,7 +224,7 @@ def _agreement(keys: Mapping[str, str], part: pd.DataFrame, interval: tuple[floa
 def _roc(keys: Mapping[str, str], part: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for friction in _LEVELS:
-        found = confusion(part["min_friction"], part["held"], friction)
+        found = confusion(part["min_friction"], part["held"], friction, part["n"])
         rows.append(
             {
                 **keys,

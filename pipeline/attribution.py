@@ -8,59 +8,43 @@ Tables (all rows carry generator, scorer and camera)
         with its sign turned: a level that costs arm a less than arm b counts as a gain. ``occlusion`` is not additive:
         it compares the objects of a bin by their own utility.
     ``crossed.csv``
-        utility of an arm's own grasps; of the same without those that hit the true scene; of the true models' grasps
-        without those that hit what the arm believes; and of the true models' grasps: a row an arm (``arm_b`` empty) and
-        a row a comparison.
+        :mod:`pipeline.crossed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from grasping.utility import FEASIBLE_FRICTION, PERFECT, contributions, shortfall
 from pipeline.config import Experiment
-from pipeline.dump_scene import WIDTH_BINS
-from pipeline.estimates import SETTING, ViewValues, joined, largest, scene_values, view_values
+from pipeline.estimates import SETTING
+from pipeline.grasp_levels import ADDITIVE, NOTHING, VISIBLE, binned, levels
 from pipeline.physics_utility import HELD_METRICS, held_contributions, held_shortfall
-from pipeline.run_rows import WHOLE_VIEW, Rows
+from pipeline.row_tables import Rows
+from pipeline.scene_values import (
+    FloatArray,
+    Gathered,
+    IntArray,
+    Measured,
+    SceneNumbers,
+    ViewValues,
+    groups,
+    plain,
+)
 from pipeline.scorers import PHYSICS
-from pipeline.statistics import difference, scene_mean
+from pipeline.statistics import difference
+from pipeline.table_files import WHOLE_VIEW
 
 ATTRIBUTION_COLUMNS = [
     *("arm_a", "arm_b", *SETTING, "factor", "level", "metric", "additive", "a", "b"),
     *("difference", "ci_low", "ci_high", "n_scenes", "grasps_a", "grasps_b", "rate_a", "rate_b"),
 ]
-CROSSED_COLUMNS = [
-    *("arm_a", "arm_b", *SETTING, "combination", "metric", "value", "ci_low", "ci_high", "n_scenes"),
-]
-
-NO_CONTACT = "no contact"
-WIDTHS = tuple((high, name) for name, (_, high) in WIDTH_BINS.items())
-THICKNESSES = ((0.005, "< 5 mm"), (0.02, "5-20 mm"), (np.inf, "≥ 20 mm"))
-VISIBLE = ((0.3, "under 30 %"), (0.7, "30-70 %"), (np.inf, "70 % or more"))
-SURFACES = {"observed": "observed", "completed": "completed", "neither": "neither", "": NO_CONTACT}
-UNKNOWN = "unknown"
-NOTHING = "no grasp at this rank"
-MORE_FRICTION = "holds at more friction"
-REASONS = (
-    *(NOTHING, "hits the target", "hits a neighbour", "hits the table", "collides", "closes on nothing"),
-    *(NO_CONTACT, "contacts do not close", MORE_FRICTION, "other"),
-)
-OUTCOMES = (NOTHING, "collided", "no_contact", "slipped", "lost", "dragged", "held in part", "other")
-FACTORS = ("object", "width", "thickness", "surface", "visible", "reason", "occlusion")
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """The tables; columns as in this module's text."""
-
-    attribution: pd.DataFrame
-    crossed: pd.DataFrame
+_NONE = "none"  # a level that no grasp has: what a view holds of levels that a batch of scenes lacks
 
 
 def parted_metric(experiment: Experiment, scorer: str) -> str:
@@ -78,224 +62,276 @@ def object_metric(experiment: Experiment, scorer: str) -> str:
     return "quality" if experiment.primary_metric.startswith("ap") else experiment.primary_metric
 
 
-def attribution(experiment: Experiment, rows: Rows) -> Attribution:
-    """Make the tables of a run whose stage ``explain`` was run; without it levels are unknown."""
-    parts: list[pd.DataFrame] = []
-    for setting, views in rows.views.groupby(SETTING, sort=True, observed=True):
-        labels = dict(zip(SETTING, map(str, setting), strict=True))
-        grasps = rows.grasps[(rows.grasps[SETTING] == list(setting)).all(axis=1)]
-        metric = parted_metric(experiment, labels["scorer"])
-        parts.append(_parted(experiment, labels, metric, grasps, views[views["object"] == WHOLE_VIEW]))
-        parts.append(_by_occlusion(experiment, labels, views[views["object"] != WHOLE_VIEW]))
-    return Attribution(joined(parts, ATTRIBUTION_COLUMNS), _crossed(experiment, rows.crossed_views))
+class Attribution:
+    """``attribution.csv`` of a run, from batches of rows; where ``explain`` was not run, levels are unknown."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._parts: dict[tuple[str, ...], tuple[_Parted, _Occlusion]] = {}
+
+    def add(self, rows: Rows) -> None:
+        """Take the rows of some scenes."""
+        grasps = dict(groups(rows.grasps, SETTING))
+        for setting, of_setting in groups(rows.views, SETTING):
+            views = rows.views.iloc[of_setting]
+            if setting not in self._parts:
+                self._parts[setting] = (_Parted(self._experiment, setting), _Occlusion(self._experiment, setting))
+            parted, occlusion = self._parts[setting]
+            whole = (views["object"] == WHOLE_VIEW).to_numpy()
+            parted.add(rows.grasps.iloc[grasps.get(setting, np.zeros(0, np.int64))], views[whole])
+            occlusion.add(views[~whole])
+
+    def table(self) -> pd.DataFrame:
+        """Return what is said of all rows."""
+        rows: list[dict[str, Any]] = []
+        for setting in sorted(self._parts):
+            for part in self._parts[setting]:
+                rows += [{**row, **dict(zip(SETTING, setting, strict=True))} for row in part.rows()]
+        return pd.DataFrame(rows, columns=ATTRIBUTION_COLUMNS)
 
 
 # ---------------------------------------------------------------------------------------------- additive factors
 
 
-def _parted(
-    experiment: Experiment, labels: dict[str, str], metric: str, grasps: pd.DataFrame, views: pd.DataFrame
-) -> pd.DataFrame:
-    graded, missing = _graded(metric, grasps, views)
-    graded = graded.assign(**_levels(graded, labels["scorer"]))
-    kept = graded[graded["kept"].astype(bool)]
-    key = ["arm", "replicate", "split", "scene", "view"]
-    every = views[key].drop_duplicates()
-    result: list[dict[str, Any]] = []
-    for factor in ("object", "width", "thickness", "surface", "visible", "reason"):
-        amount = "gain" if factor != "reason" else "loss"
-        if not np.isfinite(graded[amount]).all():
-            continue  # a metric without an upper bound loses nothing that could be counted
-        summed = graded.groupby([*key, factor], observed=True)[amount].sum().unstack(factor, fill_value=0)
-        table = every.merge(summed.reset_index(), on=key, how="left").fillna(dict.fromkeys(summed.columns, 0.0))
-        levels = [str(name) for name in summed.columns]
-        table.columns = pd.Index([*key, *levels])
-        if factor == "reason":
-            table[NOTHING] = missing.reindex(pd.MultiIndex.from_frame(every[key])).to_numpy()
-            levels = [*levels, NOTHING]
-            table[levels] = -table[levels]
-        counts = _counts(kept, factor, len(every) / max(every[["arm", "replicate"]].drop_duplicates().shape[0], 1))
-        by_arm = {str(arm): view_values(own, levels) for arm, own in table.groupby("arm", observed=True)}
-        for row in _differences(experiment, by_arm, levels):
-            a, b, level = row["arm_a"], row["arm_b"], row["level"]
-            if row["a"] == row["b"] == 0.0:
+class _Parted:
+    """The additive factors of one setting."""
+
+    def __init__(self, experiment: Experiment, setting: tuple[str, ...]) -> None:
+        self._experiment, self._scorer = experiment, setting[SETTING.index("scorer")]
+        self._metric = parted_metric(experiment, self._scorer)
+        self._numbers = SceneNumbers()
+        self._found = {factor: _Compared(experiment, self._numbers) for factor in ADDITIVE}
+        self._finite = dict.fromkeys(("gain", "loss"), True)
+        self._views = 0
+        self._members: set[tuple[str, int]] = set()
+        self._kept_members: set[tuple[str, int]] = set()
+        self._kept: dict[tuple[str, str, str], list[int]] = {}
+
+    def add(self, grasps: pd.DataFrame, views: pd.DataFrame) -> None:
+        """Take the grasps of some scenes, and the rows of their whole views."""
+        lists = _Lists.of(grasps, views, self._numbers)
+        gain, loss, missing = _graded(self._metric, grasps, lists)
+        for amount, values in (("gain", gain), ("loss", loss)):
+            self._finite[amount] &= bool(np.isfinite(values).all())
+        self._views += len(lists.views)
+        self._members.update(lists.members)
+        found = levels(grasps, self._scorer)
+        self._count(grasps, found)
+        for factor in ADDITIVE:
+            amounts = gain if factor != "reason" else loss
+            if not self._finite["gain" if factor != "reason" else "loss"]:
+                continue  # a metric without an upper bound loses nothing that could be counted
+            names = [str(name) for name in found[factor].categories]
+            summed = lists.sums(amounts, found[factor].codes, len(names))
+            if factor == "reason":
+                names, summed = [*names, NOTHING], -np.column_stack([summed, missing])
+            summed = np.column_stack([summed, np.zeros(len(summed))])
+            self._found[factor].add(lists.by_view(summed), (*names, _NONE))
+
+    def _count(self, grasps: pd.DataFrame, found: dict[str, pd.Categorical[str]]) -> None:
+        """Count the kept grasps of every arm and level, and those of them that hold at µ ≤ 0.8."""
+        kept = grasps["kept"].to_numpy(dtype=bool)
+        holds = kept & (grasps["min_friction"].to_numpy(np.float64) <= FEASIBLE_FRICTION)
+        self._kept_members.update(key for key, _ in groups(grasps[kept], ["arm", "replicate"]))
+        for (arm,), rows in groups(grasps, ["arm"]):
+            for factor, column in found.items():
+                names = column.categories
+                for at, counted in enumerate((kept, holds)):
+                    counts = np.bincount(column.codes[rows][counted[rows]], minlength=len(names))
+                    for name, count in zip(names, counts.tolist(), strict=True):
+                        self._kept.setdefault((factor, str(arm), str(name)), [0, 0])[at] += count
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Walk through what is said, factor by factor."""
+        for factor in ADDITIVE:
+            if not self._finite["gain" if factor != "reason" else "loss"]:
                 continue
-            none = (0.0, np.nan)
-            (row["grasps_a"], row["rate_a"]), (row["grasps_b"], row["rate_b"]) = (
-                counts.get((arm, level), none) for arm in (a, b)
-            )
-            result.append({**row, **labels, "factor": factor, "metric": metric, "additive": True})
-    return pd.DataFrame(result, columns=ATTRIBUTION_COLUMNS)
+            counts = self._counts(factor)
+            for row in self._found[factor].rows(last=(NOTHING,), instead=_NONE):
+                for side in ("a", "b"):
+                    count, rate = counts.get((row[f"arm_{side}"], row["level"]), (0.0, np.nan))
+                    row |= {f"grasps_{side}": count, f"rate_{side}": rate}
+                yield {**row, "factor": factor, "metric": self._metric, "additive": True}
+
+    def _counts(self, factor: str) -> dict[tuple[str, str], tuple[float, float]]:
+        """Return for arm and level how many kept grasps a view has, and what share of them holds at µ ≤ 0.8."""
+        views = self._views / max(len(self._members), 1)
+        replicates: dict[str, int] = {}
+        for arm, _ in self._kept_members:
+            replicates[arm] = replicates.get(arm, 0) + 1
+        return {
+            (arm, level): (kept / views / float(replicates[arm]), holds / kept)
+            for (of, arm, level), (kept, holds) in self._kept.items()
+            if of == factor and kept and views
+        }
 
 
-def _graded(metric: str, grasps: pd.DataFrame, views: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Add to every grasp what it gains and loses, and return what ranks without a grasp lose in each view."""
-    key = ["arm", "replicate", "split", "scene", "view"]
+class _Lists:
+    """The views of arms and checkpoints, and which grasps are whose: each view has a list, perhaps an empty one.
+
+    Attributes:
+        views: ``(L,)`` numbers of views.
+        members: arm and checkpoint, by number.
+        of_member: ``(L,)`` whose list it is.
+        of_grasp: ``(S,)`` the list of each grasp; -1 of one whose view is not among them.
+    """
+
+    def __init__(
+        self, views: IntArray, members: list[tuple[str, int]], of_member: IntArray, of_grasp: IntArray
+    ) -> None:
+        self.views, self.members, self.of_member, self.of_grasp = views, members, of_member, of_grasp
+
+    @classmethod
+    def of(cls, grasps: pd.DataFrame, views: pd.DataFrame, numbers: SceneNumbers) -> _Lists:
+        members: list[tuple[str, int]] = []
+        known: dict[tuple[str, int], int] = {}
+        keys = []
+        for table in (views, grasps):
+            member = np.zeros(len(table), dtype=np.int64)
+            for name, rows in groups(table, ["arm", "replicate"]):
+                if name not in known:
+                    known[name] = len(members)
+                    members.append(name)
+                member[rows] = known[name]
+            keys.append((numbers.views(table) << 16) + member)
+        every = np.unique(keys[0])
+        at = np.minimum(np.searchsorted(every, keys[1]), max(len(every) - 1, 0))
+        there = every[at] == keys[1] if len(every) else np.zeros(len(at), dtype=bool)
+        of_member = every & (2**16 - 1)
+        present = [members[place] for place in np.unique(of_member).tolist()]
+        renumbered = np.searchsorted(np.unique(of_member), of_member)
+        return cls(every >> 16, present, renumbered, np.where(there, at, -1))
+
+    def sums(self, amounts: FloatArray, codes: NDArray[np.integer], width: int) -> FloatArray:
+        """Sum an amount of grasps by list and level: ``(L, width)``."""
+        there = self.of_grasp >= 0
+        keys = self.of_grasp[there] * width + codes[there]
+        # As pandas sums: with compensation, so that the last digit does not depend on the order of large and small.
+        summed = pd.Series(amounts[there]).groupby(keys).sum()
+        result = np.zeros(len(self.views) * width)
+        result[summed.index.to_numpy()] = summed.to_numpy()
+        return result.reshape(len(self.views), width)
+
+    def by_view(self, values: FloatArray) -> dict[str, ViewValues]:
+        """Arrange ``(L, M)`` values by arm."""
+        result = {}
+        arms = np.array([arm for arm, _ in self.members], dtype=object)[self.of_member]
+        checkpoints = np.array([place for _, place in self.members], dtype=np.int64)[self.of_member]
+        measured = Measured(self.views, checkpoints, values)
+        for arm in dict.fromkeys(arm for arm, _ in self.members):
+            own = np.flatnonzero(arms == arm)
+            result[str(arm)] = measured.by_view(own)
+        return result
+
+
+def _graded(metric: str, grasps: pd.DataFrame, lists: _Lists) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return what every grasp gains and loses, ``(S,)`` each, and what ranks without a grasp lose in each list."""
     gain, loss = np.zeros(len(grasps)), np.zeros(len(grasps))
-    held = metric.startswith("held")
-    names = ("held_fraction",) if held else ("min_friction", "kept")
-    columns = [grasps[name].to_numpy() for name in names]
-    missing: dict[tuple[Any, ...], float] = {}
-    places = grasps.reset_index(drop=True).groupby(key, sort=False, observed=True).indices
-    empty = [np.zeros(0), np.zeros(0, bool)][: len(names)]
-    perfect = metric in (HELD_METRICS if held else PERFECT)  # else nothing that a list lacks could be counted
-    for view in views[key].itertuples(index=False, name=None):
-        at = places.get(view)
-        arguments = empty if at is None else [column[at] for column in columns]
-        lost, absent = (held_shortfall if held else shortfall)(metric, *arguments) if perfect else (np.nan, np.nan)
-        missing[view] = absent
-        if at is not None:
-            gain[at] = (held_contributions if held else contributions)(metric, *arguments)
-            loss[at] = lost
-    index = pd.MultiIndex.from_tuples(list(missing), names=key)
-    return grasps.assign(gain=gain, loss=loss), pd.Series(list(missing.values()), index=index, dtype=float)
+    order = np.argsort(lists.of_grasp, kind="stable")
+    order = order[np.count_nonzero(lists.of_grasp < 0) :]
+    lengths = np.bincount(lists.of_grasp[order], minlength=len(lists.views))
+    if metric in HELD_METRICS:
+        held = grasps["held_fraction"].to_numpy()[order]
+        gain[order] = held_contributions(metric, held, lengths)
+        loss[order], missing = held_shortfall(metric, held, lengths)
+        return gain, loss, missing
+    friction, kept = (grasps[name].to_numpy()[order] for name in ("min_friction", "kept"))
+    gain[order] = contributions(metric, friction, kept, lengths)
+    if metric not in PERFECT:  # nothing that a list lacks could be counted
+        loss[order] = np.nan
+        return gain, loss, np.full(len(lengths), np.nan)
+    loss[order], missing = shortfall(metric, friction, kept, lengths)
+    return gain, loss, missing
 
 
-def _levels(grasps: pd.DataFrame, scorer: str) -> dict[str, pd.Series]:
-    """Return the level of every grasp in every additive factor, as texts."""
-    touches = grasps["touches"].astype("boolean")
-    thickness = _binned(grasps["thickness"], THICKNESSES).mask(~touches.fillna(True), NO_CONTACT)
-    surface = grasps["surface"].map(SURFACES).mask(touches.isna(), UNKNOWN)
-    return {
-        "object": grasps["object"].astype(int).astype(str),
-        "width": _binned(grasps["width"], WIDTHS),
-        "thickness": thickness,
-        "surface": surface,
-        "visible": _binned(grasps["visible_fraction"], VISIBLE),
-        "reason": _outcomes(grasps) if scorer == PHYSICS else _reasons(grasps),
-    }
+class _Compared:
+    """Differences between arms in columns of views, by scene."""
 
+    def __init__(self, experiment: Experiment, numbers: SceneNumbers) -> None:
+        self._experiment, self._numbers = experiment, numbers
+        self._found: dict[tuple[str, str], Gathered] = {}
+        self._checkpoints: dict[str, set[int]] = {}
+        self._levels: set[str] = set()
 
-def _binned(values: pd.Series, bins: tuple[tuple[float, str], ...]) -> pd.Series:
-    """Name the first bin whose upper edge a value stays below."""
-    x = values.to_numpy(dtype=np.float64)
-    names = np.array([name for _, name in bins], dtype=object)
-    inside = np.searchsorted(np.array([edge for edge, _ in bins]), np.nan_to_num(x), side="right")
-    labels = names[np.minimum(inside, len(bins) - 1)]
-    return pd.Series(np.where(np.isfinite(x), labels, UNKNOWN), index=values.index)
+    def add(self, by_arm: dict[str, ViewValues], names: tuple[str, ...]) -> None:
+        self._levels.update(names)
+        for arm, values in by_arm.items():
+            self._checkpoints.setdefault(arm, set()).update(values.checkpoints.tolist())
+        for a, b in self._experiment.compared():
+            if a in by_arm and b in by_arm:
+                self._found.setdefault((a, b), Gathered(self._numbers)).add((by_arm[a], by_arm[b]), names)
 
+    def rows(self, last: tuple[str, ...] = (), instead: str = "") -> Iterator[dict[str, Any]]:
+        """Walk through comparisons and levels: what both arms have of a level, and the difference with its interval.
 
-def _reasons(grasps: pd.DataFrame) -> pd.Series:
-    """Name what a grasp loses by; one that hits several things counts for the first of target, neighbour, table."""
-    names = {
-        "empty": "closes on nothing",
-        "no_contact": NO_CONTACT,
-        "no_closure": "contacts do not close",
-        "success": MORE_FRICTION,
-    }
-    reason = grasps["reason"].astype(object)
-    result = reason.map(names).fillna("other")
-    collides = (reason == "collides").to_numpy()
-    result = result.mask(collides, "collides")
-    for column, title in (
-        ("hits_table", "hits the table"),
-        ("hits_neighbour", "hits a neighbour"),
-        ("hits_target", "hits the target"),
-    ):
-        hit = grasps[column].astype("boolean").fillna(False).to_numpy(dtype=bool)
-        result = result.mask(collides & hit, title)
-    return result
-
-
-def _outcomes(grasps: pd.DataFrame) -> pd.Series:
-    outcome = grasps["outcome"].astype(object)
-    # With several trials a grasp may be held in most of them, and lose by the others.
-    return outcome.where(outcome.isin(OUTCOMES), "other").mask(outcome == "held", "held in part")
-
-
-def _counts(kept: pd.DataFrame, factor: str, views: float) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return for arm and level how many kept grasps a view has, and what share of them holds at µ ≤ 0.8."""
-    result = {}
-    if not len(kept) or views == 0:
-        return {}
-    replicates = kept.groupby("arm", observed=True)["replicate"].nunique()
-    for (arm, level), own in kept.groupby(["arm", factor], observed=True):
-        holds = float((own["min_friction"] <= FEASIBLE_FRICTION).mean())
-        result[str(arm), str(level)] = (len(own) / views / float(replicates.loc[str(arm)]), holds)
-    return result
-
-
-def _differences(experiment: Experiment, by_arm: dict[str, ViewValues], levels: list[str]) -> Iterator[dict[str, Any]]:
-    """Walk through comparisons and levels: what both arms have of a level, and the difference with its interval."""
-    statistics = experiment.statistics
-    for a, b in experiment.compared():
-        if a not in by_arm or b not in by_arm:
-            continue
-        for place, level in enumerate(levels):
-            both = scene_values((by_arm[a], by_arm[b]), place)
-            if not both.scenes:
+        Args:
+            last: levels that come after the others.
+            instead: as of :meth:`pipeline.scene_values.Gathered.of`; where given, levels that neither arm has are left
+                out.
+        """
+        statistics = self._experiment.statistics
+        levels = [*sorted(self._levels - {*last, _NONE}), *(name for name in last if name in self._levels)]
+        for a, b in self._experiment.compared():
+            if (a, b) not in self._found:
                 continue
-            one, other = both.values
-            estimate = difference(
-                one,
-                other,
-                both.strata,
-                statistics.level,
-                method=statistics.interval,
-                draws=statistics.draws,
-                seed=experiment.seed,
-            )
-            yield {
-                "arm_a": a,
-                "arm_b": b,
-                "level": level,
-                "a": float(one.mean()),
-                "b": float(other.mean()),
-                "difference": estimate.value,
-                "ci_low": estimate.low,
-                "ci_high": estimate.high,
-                "n_scenes": estimate.scenes,
-            }
+            places = [tuple(sorted(self._checkpoints[arm])) for arm in (a, b)]
+            for level in levels:
+                both = self._found[a, b].of(level, places, instead)
+                if not both.scenes:
+                    continue
+                one, other = both.values
+                a_has, b_has = float(one.mean()), float(other.mean())
+                if instead and a_has == b_has == 0.0:
+                    continue
+                estimate = difference(
+                    one,
+                    other,
+                    both.strata,
+                    statistics.level,
+                    method=statistics.interval,
+                    draws=statistics.draws,
+                    seed=self._experiment.seed,
+                )
+                yield {
+                    "arm_a": a,
+                    "arm_b": b,
+                    "level": level,
+                    "a": a_has,
+                    "b": b_has,
+                    "difference": estimate.value,
+                    "ci_low": estimate.low,
+                    "ci_high": estimate.high,
+                    "n_scenes": estimate.scenes,
+                }
 
 
 # ------------------------------------------------------------------------------------------------------ occlusion
 
 
-def _by_occlusion(experiment: Experiment, labels: dict[str, str], objects: pd.DataFrame) -> pd.DataFrame:
-    """Compare the objects of which a view shows little, some or most."""
-    metric = object_metric(experiment, labels["scorer"])
-    binned = objects.assign(level=_binned(objects["visible_fraction"], VISIBLE))
-    binned = binned[binned["level"] != UNKNOWN]
-    result = []
-    for _, name in VISIBLE:
-        own = binned[binned["level"] == name]
-        key = ["arm", "replicate", "split", "scene", "view"]
-        means = own.groupby(key, as_index=False, observed=True)[[metric]].mean()
-        by_arm = {str(arm): view_values(part, [metric]) for arm, part in means.groupby("arm", observed=True)}
-        count = len(own[["scene", "view", "object"]].drop_duplicates())
-        for row in _differences(experiment, by_arm, [name]):
+class _Occlusion:
+    """The objects of one setting of which a view shows little, some or most."""
+
+    def __init__(self, experiment: Experiment, setting: tuple[str, ...]) -> None:
+        self._metric = object_metric(experiment, setting[SETTING.index("scorer")])
+        self._numbers = SceneNumbers()
+        self._found = {name: _Compared(experiment, self._numbers) for _, name in VISIBLE}
+        self._counts = dict.fromkeys(self._found, 0)
+
+    def add(self, objects: pd.DataFrame) -> None:
+        """Take the rows of objects of some scenes."""
+        level = np.asarray(binned(objects["visible_fraction"], VISIBLE))
+        for name, found in self._found.items():
+            key = ["arm", "replicate", "split", "scene", "view"]
+            own = plain(objects.loc[level == name, [*key, "object", self._metric]])
+            means = own.groupby(key, as_index=False)[[self._metric]].mean()
+            measured = Measured.of(means, [self._metric], self._numbers)
+            found.add({str(arm): measured.by_view(rows) for (arm,), rows in groups(means, ["arm"])}, (name,))
+            self._counts[name] += len(own[["scene", "view", "object"]].drop_duplicates())
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Walk through what is said, bin by bin."""
+        for _, name in VISIBLE:
+            count = self._counts[name]
             shared = {"grasps_a": count, "grasps_b": count, "rate_a": np.nan, "rate_b": np.nan}
-            result.append({**row, **shared, **labels, "factor": "occlusion", "metric": metric, "additive": False})
-    return pd.DataFrame(result, columns=ATTRIBUTION_COLUMNS)
-
-
-# -------------------------------------------------------------------------------------------- crossed combinations
-
-
-def _crossed(experiment: Experiment, crossed: pd.DataFrame) -> pd.DataFrame:
-    metric = experiment.primary_metric
-    statistics = experiment.statistics
-    options: dict[str, Any] = {"method": statistics.interval, "draws": statistics.draws, "seed": experiment.seed}
-    result = []
-    for (generator, camera, combination), part in crossed.groupby(
-        ["generator", "camera", "combination"], sort=True, observed=True
-    ):
-        labels = {"generator": generator, "scorer": "", "camera": camera, "combination": combination, "metric": metric}
-        by_arm = {str(arm): view_values(own, [metric]) for arm, own in part.groupby("arm", observed=True)}
-        for arm in (arm.name for arm in experiment.arms if arm.name in by_arm):
-            of_scenes = scene_values([by_arm[arm]], 0)
-            found = scene_mean(of_scenes.values[0], of_scenes.strata, statistics.level, **options)
-            own = _estimate(found)
-            own |= {"ci_low": max(own["ci_low"], 0.0), "ci_high": min(own["ci_high"], largest(metric))}
-            result.append({"arm_a": arm, "arm_b": "", **labels, **own})
-        for a, b in experiment.compared():
-            if a in by_arm and b in by_arm:
-                both = scene_values((by_arm[a], by_arm[b]), 0)
-                one, other = both.values
-                found = difference(one, other, both.strata, statistics.level, **options)
-                result.append({"arm_a": a, "arm_b": b, **labels, **_estimate(found)})
-    return pd.DataFrame(result, columns=CROSSED_COLUMNS)
-
-
-def _estimate(found: Any) -> dict[str, Any]:
-    return {"value": found.value, "ci_low": found.low, "ci_high": found.high, "n_scenes": found.scenes}
+            for row in self._found[name].rows():
+                yield {**row, **shared, "factor": "occlusion", "metric": self._metric, "additive": False}

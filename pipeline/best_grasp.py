@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Experiment
-from pipeline.run_rows import WHOLE_VIEW, Rows
+from pipeline.row_tables import Rows
+from pipeline.scene_values import groups
 from pipeline.scorers import PHYSICS
 from pipeline.statistics import mcnemar, wilson
+from pipeline.table_files import WHOLE_VIEW
 
 BEST_GRASP_COLUMNS = [
     *("arm_a", "arm_b", "generator", "camera", "views", "scenes", "both", "only_a", "only_b", "neither"),
@@ -28,44 +30,76 @@ BEST_GRASP_COLUMNS = [
 ]
 
 
-def best_grasp(experiment: Experiment, rows: Rows) -> pd.DataFrame:
-    """Count what physics holds of every view's most confident grasp; a view without grasps holds none."""
-    views = rows.views[(rows.views["object"] == WHOLE_VIEW) & (rows.views["scorer"] == PHYSICS)]
-    tried = rows.grasps[rows.grasps["scorer"] == PHYSICS]
-    key = ["arm", "replicate", "generator", "camera", "scene", "view"]
-    first = tried.sort_values("rank", kind="stable").drop_duplicates(key)[[*key, "held"]]
-    table = views[key].merge(first, on=key, how="left")
-    table["held"] = table["held"].astype("boolean").fillna(False).astype(bool)
-    result = []
-    for (generator, camera), part in table.groupby(["generator", "camera"], sort=True, observed=True):
-        for a, b in experiment.compared():
-            row = _row(part, a, b, experiment.statistics.level)
-            if row is not None:
-                result.append({"arm_a": a, "arm_b": b, "generator": generator, "camera": camera, **row})
-    return pd.DataFrame(result, columns=BEST_GRASP_COLUMNS)
+_CELLS = ("both", "only_a", "only_b", "neither")
+_COUNTED = (*_CELLS, "views", "scenes")
 
 
-def _row(part: pd.DataFrame, a: str, b: str, level: float) -> dict[str, Any] | None:
-    one, other = part[part["arm"] == a], part[part["arm"] == b]
-    # Checkpoints pair by place where both arms have equally many, else each with each.
-    on = ["scene", "view"]
-    if one["replicate"].nunique() == other["replicate"].nunique():
-        on = [*on, "replicate"]
-    both = one.merge(other, on=on, suffixes=("_a", "_b"))
-    if both.empty:
-        return None
-    held_a, held_b = both["held_a"].to_numpy(), both["held_b"].to_numpy()
-    views = len(both[["scene", "view"]].drop_duplicates())
-    pairs = len(both) / views
-    counts = {
-        "both": (held_a & held_b).sum() / pairs,
-        "only_a": (held_a & ~held_b).sum() / pairs,
-        "only_b": (~held_a & held_b).sum() / pairs,
-        "neither": (~held_a & ~held_b).sum() / pairs,
-    }
-    row: dict[str, Any] = {"views": views, "scenes": both["scene"].nunique(), **counts}
-    for side, held in (("a", held_a), ("b", held_b)):
-        share = float(held.mean())
-        low, high = wilson(share * views, views, level)
-        row |= {f"share_{side}": share, f"share_{side}_low": low, f"share_{side}_high": high}
-    return row | {"p_mcnemar": mcnemar(int(counts["only_a"]), int(counts["only_b"])) if pairs == 1 else np.nan}
+class BestGrasp:
+    """The table, from batches of rows."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._found: dict[tuple[str, str], dict[tuple[str, str], _Pair]] = {}
+
+    def add(self, rows: Rows) -> None:
+        """Count what physics holds of every view's most confident grasp; a view without grasps holds none."""
+        views = rows.views[(rows.views["object"] == WHOLE_VIEW) & (rows.views["scorer"] == PHYSICS)]
+        tried = rows.grasps[rows.grasps["scorer"] == PHYSICS]
+        key = ["arm", "replicate", "generator", "camera", "scene", "view"]
+        first = tried.sort_values("rank", kind="stable").drop_duplicates(key)[[*key, "held"]]
+        texts = dict.fromkeys(("arm", "generator", "camera"), object)
+        table = views[key].astype(texts).merge(first.astype(texts), on=key, how="left")
+        table["held"] = table["held"].astype("boolean").fillna(False).astype(bool)
+        for (generator, camera), own in groups(table, ["generator", "camera"]):
+            part = table.iloc[own]
+            pairs = self._found.setdefault((generator, camera), {pair: _Pair() for pair in self._experiment.compared()})
+            for (a, b), counts in pairs.items():
+                counts.add(part[part["arm"] == a], part[part["arm"] == b])
+
+    def table(self) -> pd.DataFrame:
+        """Return what is said of all rows."""
+        result = []
+        for generator, camera in sorted(self._found):
+            for (a, b), counts in self._found[generator, camera].items():
+                row = counts.row(self._experiment.statistics.level)
+                if row is not None:
+                    result.append({"arm_a": a, "arm_b": b, "generator": generator, "camera": camera, **row})
+        return pd.DataFrame(result, columns=BEST_GRASP_COLUMNS)
+
+
+class _Pair:
+    """What is counted of two arms."""
+
+    def __init__(self) -> None:
+        self._checkpoints: tuple[set[int], set[int]] = set(), set()
+        # By whether checkpoints pair by place: which it is to be is known when all scenes are.
+        self._counts = {by_place: dict.fromkeys(_COUNTED, 0) for by_place in (True, False)}
+
+    def add(self, one: pd.DataFrame, other: pd.DataFrame) -> None:
+        for places, side in zip(self._checkpoints, (one, other), strict=True):
+            places.update(side["replicate"].tolist())
+        for by_place, counts in self._counts.items():
+            on = ["scene", "view", *(["replicate"] if by_place else [])]
+            both = one.merge(other, on=on, suffixes=("_a", "_b"))
+            held_a, held_b = both["held_a"].to_numpy(dtype=bool), both["held_b"].to_numpy(dtype=bool)
+            counts["both"] += int((held_a & held_b).sum())
+            counts["only_a"] += int((held_a & ~held_b).sum())
+            counts["only_b"] += int((~held_a & held_b).sum())
+            counts["neither"] += int((~held_a & ~held_b).sum())
+            counts["views"] += len(both[["scene", "view"]].drop_duplicates())
+            counts["scenes"] += both["scene"].nunique()
+
+    def row(self, level: float) -> dict[str, Any] | None:
+        # Checkpoints pair by place where both arms have equally many, else each with each.
+        found = self._counts[len(self._checkpoints[0]) == len(self._checkpoints[1])]
+        views, total = found["views"], sum(found[name] for name in _CELLS)
+        if not views:
+            return None
+        pairs = total / views
+        counts = {name: found[name] / pairs for name in _CELLS}
+        row: dict[str, Any] = {"views": views, "scenes": found["scenes"], **counts}
+        for side in ("a", "b"):
+            share = (found["both"] + found[f"only_{side}"]) / total
+            low, high = wilson(share * views, views, level)
+            row |= {f"share_{side}": share, f"share_{side}_low": low, f"share_{side}_high": high}
+        return row | {"p_mcnemar": mcnemar(int(counts["only_a"]), int(counts["only_b"])) if pairs == 1 else np.nan}

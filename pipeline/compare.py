@@ -21,15 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from pipeline import aggregate, comparable, declaration, report, run_rows, summary
+from pipeline import aggregate, comparable, declaration, report, row_tables, summary
 from pipeline.arms import Arm
 from pipeline.artifacts import run_lock, write_json
 from pipeline.config import Experiment
+from pipeline.row_tables import WrittenRows
 from pipeline.run_contents import open_run
 from pipeline.run_folder import RunFolder, located, record_sources
-from pipeline.run_rows import Rows
 from pipeline.selection import SceneUnit
 
 MOST_LINES = 12
@@ -108,7 +106,8 @@ def run(
         declaration.record(experiment, folder)
         for entry in taken:
             say(f"arm        {entry.name}: {entry.arm.name} of {entry.source.folder.root}")
-        tables = aggregate.make(experiment, _rows(sources, taken))
+        rows = _rows(sources, taken, folder)
+        tables = aggregate.make(experiment, rows.batches())
         aggregate.write(tables, folder)
         problems = _problems(sources)
         write_json(folder.problems, problems)
@@ -217,19 +216,14 @@ def _comparisons(sources: list[Source], taken: list[Taken], called: Names) -> tu
     return tuple(dict.fromkeys(pairs))
 
 
-def _rows(sources: list[Source], taken: list[Taken]) -> Rows:
-    parts: list[list[pd.DataFrame]] = []
-    for source in sources:
-        names = {entry.arm.name: entry.name for entry in taken if entry.source is source}
-        tables = vars(run_rows.read_tables(source.folder.tables)).values()
-        parts.append([_renamed(table, names) for table in tables])
-    columns = [[part for part in column if len(part)] or list(column) for column in zip(*parts, strict=True)]
-    return Rows(*(pd.concat(column, ignore_index=True) for column in columns))
-
-
-def _renamed(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    chosen = table[table["arm"].isin(names)]
-    return chosen.assign(arm=chosen["arm"].map(names)).reset_index(drop=True)
+def _rows(sources: list[Source], taken: list[Taken], folder: RunFolder) -> WrittenRows:
+    """Write the rows of the arms that take part below one another."""
+    scorers = tuple(dict.fromkeys(scorer for source in sources for scorer in source.experiment.scorers))
+    with row_tables.writing(folder.tables, row_tables.schemas(scorers)) as out:
+        for source in sources:
+            names = {entry.arm.name: entry.name for entry in taken if entry.source is source}
+            row_tables.copy(source.folder.tables, names, out)
+    return out.written(folder.tables)
 
 
 def _units(sources: list[Source]) -> list[SceneUnit]:

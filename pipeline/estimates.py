@@ -7,18 +7,25 @@ checkpoints, by place in their lists. Strata are the splits of a camera.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
-from pipeline.agreement import WHOLE
 from pipeline.config import Experiment
-from pipeline.run_rows import WHOLE_VIEW
+from pipeline.scene_values import (
+    Gathered,
+    IntArray,
+    Measured,
+    SceneNumbers,
+    SceneValues,
+    ViewValues,
+    groups,
+    plain,
+)
 from pipeline.statistics import compare, difference, holm, recovered_utility, scene_differences, scene_mean
+from pipeline.table_files import WHOLE, WHOLE_VIEW
 
 SETTING = ["generator", "scorer", "camera"]
 TABLE_KEYS = ["arm", *SETTING, "split", "object"]
@@ -33,98 +40,12 @@ COMPARISON_COLUMNS = [
 RECOVERED_COLUMNS = ["arm", *SETTING, "split", "metric", "value", "ci_low", "ci_high", "reason"]
 
 
-@dataclass(frozen=True, eq=False)
-class ViewValues:
-    """Several metrics of one arm by view.
-
-    Attributes:
-        views: ``V`` tuples (split, scene, view), ascending.
-        values: ``(V, R, M)``, R checkpoints and M metrics; NaN where there is none.
-    """
-
-    views: list[tuple[str, int, int]]
-    values: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class SceneValues:
-    """One metric of one arm, or of several in the same views, by scene.
-
-    Attributes:
-        values: for each arm ``(R, S)``, a row a checkpoint.
-        strata: S splits.
-        scenes: S scene numbers.
-        views: ``(S,)`` how many views stand behind each.
-    """
-
-    values: list[NDArray[np.float64]]
-    strata: list[str]
-    scenes: list[int]
-    views: NDArray[np.int64]
-
-    def splits(self) -> Iterator[tuple[str, SceneValues]]:
-        """Walk through everything together and each split that has scenes."""
-        yield WHOLE, self
-        for split in sorted(set(self.strata)):
-            yield split, self.part([place for place, label in enumerate(self.strata) if label == split])
-
-    def part(self, places: list[int]) -> SceneValues:
-        """Return the scenes at these places."""
-        return SceneValues(
-            [values[:, places] for values in self.values],
-            [self.strata[place] for place in places],
-            [self.scenes[place] for place in places],
-            self.views[places],
-        )
-
-
 def with_means(completion: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     """Add one row a view, object -1: the mean over its objects."""
     keys = ["arm", "replicate", *SETTING, "split", "scene", "view"]
-    whole = completion.groupby(keys, as_index=False)[metrics].mean().assign(object=WHOLE_VIEW)
+    whole = plain(completion[[*keys, *metrics]]).groupby(keys, as_index=False)[metrics].mean()
+    whole = whole.assign(object=WHOLE_VIEW)
     return pd.concat([completion, whole], ignore_index=True)
-
-
-def view_values(table: pd.DataFrame, metrics: Sequence[str], checkpoints: ArrayLike | None = None) -> ViewValues:
-    """Arrange rows of one arm, setting and object (with replicate, split, scene and view) by view.
-
-    Args:
-        checkpoints: the arm's places of them, ascending; left out: those of the rows.
-    """
-    keys = table[["split", "scene", "view"]].astype({"split": str})
-    groups = keys.groupby(["split", "scene", "view"], sort=True)
-    of_rows = table["replicate"].to_numpy()
-    replicates = np.unique(of_rows if checkpoints is None else np.asarray(checkpoints))
-    replicate = np.searchsorted(replicates, of_rows)
-    values = np.full((groups.ngroups, len(replicates), len(metrics)), np.nan)
-    values[groups.ngroup().to_numpy(), replicate] = table[list(metrics)].to_numpy(dtype=np.float64)
-    views = [(str(split), int(scene), int(view)) for split, scene, view in groups.size().index]
-    return ViewValues(views, values)
-
-
-def scene_values(arms: Sequence[ViewValues], place: int) -> SceneValues:
-    """Average one metric over the views of each scene, in the views in which every checkpoint of every arm has it.
-
-    Args:
-        arms: of one setting and object.
-        place: of the metric among theirs.
-    """
-    known = []
-    for arm in arms:
-        full = np.atleast_1d(np.isfinite(arm.values[:, :, place]).all(axis=1))
-        known.append({view: row for row, view in enumerate(arm.views) if full[row]})
-    common = sorted(set.intersection(*(set(rows) for rows in known))) if known else []
-    scenes = list(dict.fromkeys((split, scene) for split, scene, _ in common))
-    number = {scene: place for place, scene in enumerate(scenes)}
-    at = np.array([number[split, scene] for split, scene, _ in common], dtype=np.int64)
-    counts = np.bincount(at, minlength=len(scenes))
-    values = []
-    for arm, rows in zip(arms, known, strict=True):
-        by_view = arm.values[[rows[view] for view in common], :, place]
-        sums = np.zeros((len(scenes), arm.values.shape[1]))
-        np.add.at(sums, at, by_view)
-        values.append((sums / np.maximum(counts, 1)[:, None]).T)
-    return SceneValues(values, [split for split, _ in scenes], [scene for _, scene in scenes], counts)
 
 
 def mean_of_objects(pairs: Sequence[tuple[ViewValues, ViewValues]]) -> tuple[ViewValues, ViewValues]:
@@ -135,21 +56,20 @@ def mean_of_objects(pairs: Sequence[tuple[ViewValues, ViewValues]]) -> tuple[Vie
     Args:
         pairs: both arms' values of each object.
     """
-    views = sorted({view for one, _ in pairs for view in one.views})
-    number = {view: place for place, view in enumerate(views)}
+    views = np.unique(np.concatenate([one.views for one, _ in pairs]))
     sums = [np.zeros((len(views), *side.values.shape[1:])) for side in pairs[0]]
     counts = np.zeros((len(views), 1, sums[0].shape[2]))
     for pair in pairs:
-        rows = [{view: row for row, view in enumerate(side.views)} for side in pair]
-        common = [view for view in pair[0].views if view in rows[1]]
-        values = [side.values[[of[view] for view in common]] for side, of in zip(pair, rows, strict=True)]
+        common = np.intersect1d(pair[0].views, pair[1].views)
+        values = [side.values[np.searchsorted(side.views, common)] for side in pair]
         known = np.isfinite(np.concatenate(values, axis=1)).all(axis=1, keepdims=True)
-        at = [number[view] for view in common]
+        at = np.searchsorted(views, common)
         counts[at] += known
         for total, part in zip(sums, values, strict=True):
             total[at] += np.where(known, part, 0.0)
     with np.errstate(invalid="ignore"):
-        one, other = (ViewValues(views, np.where(counts > 0, total / counts, np.nan)) for total in sums)
+        means = [np.where(counts > 0, total / counts, np.nan) for total in sums]
+    one, other = (ViewValues(views, side.checkpoints, values) for side, values in zip(pairs[0], means, strict=True))
     return one, other
 
 
@@ -157,43 +77,60 @@ def _object_name(object_id: Any) -> str:
     return WHOLE if object_id == WHOLE_VIEW else str(int(object_id))
 
 
-def estimates(experiment: Experiment, table: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
-    """Return the mean of every metric with its interval: arm × setting × object × split.
+class Estimates:
+    """The mean of every metric with its interval: arm × setting × object × split; from batches of rows."""
 
-    Args:
-        table: rows of :attr:`pipeline.run_rows.Rows.views` or completion.
-    """
-    rows = []
-    statistics = experiment.statistics
-    for keys, part in table.groupby(["arm", *SETTING, "object"], sort=True, observed=True):
-        by_view = view_values(part, metrics)
-        for place, metric in enumerate(metrics):
-            for split, of_scenes in scene_values([by_view], place).splits():
-                estimate = scene_mean(
-                    of_scenes.values[0],
-                    of_scenes.strata,
-                    statistics.level,
-                    # Objects are many and stand in few scenes: no bootstrap for them.
-                    method=statistics.interval if keys[-1] == WHOLE_VIEW else "t",
-                    draws=statistics.draws,
-                    seed=experiment.seed,
-                )
-                rows.append(
-                    {
-                        **dict(zip(["arm", *SETTING], keys, strict=False)),
-                        "split": split,
-                        "object": _object_name(keys[-1]),
-                        "metric": metric,
-                        "value": estimate.value,
-                        # A mean cannot leave its metric's range, and cutting an interval there costs no coverage.
-                        "ci_low": max(estimate.low, 0.0),
-                        "ci_high": min(estimate.high, largest(metric)),
-                        "n_scenes": estimate.scenes,
-                        "n_views": int(of_scenes.views.sum()),
-                        "n_seeds": len(of_scenes.values[0]),
-                    }
-                )
-    return pd.DataFrame(rows, columns=UTILITY_COLUMNS)
+    def __init__(self, experiment: Experiment, metrics: Sequence[str]) -> None:
+        self._experiment, self._metrics = experiment, tuple(metrics)
+        self._numbers = SceneNumbers()
+        self._found: dict[tuple[Any, ...], Gathered] = {}
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Take rows of :attr:`pipeline.row_tables.Rows.views` or completion."""
+        measured = Measured.of(table, self._metrics, self._numbers)
+        for key, rows in groups(table, ["arm", *SETTING, "object"]):
+            gathered = self._found.setdefault(key, Gathered(self._numbers))
+            gathered.add([measured.by_view(rows)], self._metrics)
+
+    def table(self) -> pd.DataFrame:
+        """Return what is said of all rows."""
+        rows = []
+        statistics = self._experiment.statistics
+        for key in sorted(self._found):
+            for metric in self._metrics:
+                for split, of_scenes in self._found[key].of(metric).splits():
+                    estimate = scene_mean(
+                        of_scenes.values[0],
+                        of_scenes.strata,
+                        statistics.level,
+                        # Objects are many and stand in few scenes: no bootstrap for them.
+                        method=statistics.interval if key[-1] == WHOLE_VIEW else "t",
+                        draws=statistics.draws,
+                        seed=self._experiment.seed,
+                    )
+                    rows.append(
+                        {
+                            **dict(zip(["arm", *SETTING], key, strict=False)),
+                            "split": split,
+                            "object": _object_name(key[-1]),
+                            "metric": metric,
+                            "value": estimate.value,
+                            # A mean cannot leave its metric's range, and cutting an interval there costs no coverage.
+                            "ci_low": max(estimate.low, 0.0),
+                            "ci_high": min(estimate.high, largest(metric)),
+                            "n_scenes": estimate.scenes,
+                            "n_views": int(of_scenes.views.sum()),
+                            "n_seeds": len(of_scenes.values[0]),
+                        }
+                    )
+        return pd.DataFrame(rows, columns=UTILITY_COLUMNS)
+
+
+def estimates(experiment: Experiment, table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return :class:`Estimates` of rows that are at hand."""
+    found = Estimates(experiment, metrics)
+    found.add(table)
+    return found.table()
 
 
 def largest(metric: str) -> float:
@@ -205,32 +142,68 @@ def largest(metric: str) -> float:
     return 1.0 if metric.startswith(("success", "held", "coverage", "spurious", "precision", "f1")) else np.inf
 
 
-def comparisons(experiment: Experiment, table: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
-    """Return differences a - b of every declared pair: setting × object × split × metric.
+class Comparisons:
+    """Differences a - b of every declared pair: setting × object × split × metric; from batches of rows.
 
     Tests, the minimum detectable effect and the probability of improvement stand in rows of whole views only. Where the
-    table has none, as that of completion, these are :func:`mean_of_objects`.
+    tables have none, as that of completion, these are :func:`mean_of_objects`.
     """
-    rows = []
-    for setting, part in table.groupby(SETTING, sort=True, observed=True):
-        checkpoints = {str(arm): own.unique() for arm, own in part.groupby("arm", observed=True)["replicate"]}
-        by_view: dict[tuple[Any, Any], ViewValues] = {
-            (arm, item): view_values(own, metrics, checkpoints[str(arm)])
-            for (arm, item), own in part.groupby(["arm", "object"], sort=True, observed=True)
+
+    def __init__(self, experiment: Experiment, metrics: Sequence[str]) -> None:
+        self._experiment, self._metrics = experiment, tuple(metrics)
+        self._numbers = SceneNumbers()
+        self._checkpoints: dict[tuple[Any, ...], set[int]] = {}
+        self._found: dict[tuple[Any, ...], dict[tuple[str, str], dict[int, Gathered]]] = {}
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Take rows of :attr:`pipeline.row_tables.Rows.views` or completion."""
+        measured = Measured.of(table, self._metrics, self._numbers)
+        places = {key: np.unique(measured.checkpoints[rows]) for key, rows in groups(table, [*SETTING, "arm"])}
+        by_view: dict[tuple[Any, ...], dict[tuple[str, int], ViewValues]] = {}
+        for (*setting, arm, item), rows in groups(table, [*SETTING, "arm", "object"]):
+            of_setting = by_view.setdefault(tuple(setting), {})
+            of_setting[arm, item] = measured.by_view(rows, places[*setting, arm])
+        for key, own in places.items():
+            self._checkpoints.setdefault(key, set()).update(own.tolist())
+        for of_key, values in by_view.items():
+            pairs = self._found.setdefault(of_key, {pair: {} for pair in self._experiment.compared()})
+            for pair, found in pairs.items():
+                self._pair(pair, values, found)
+
+    def _pair(
+        self, pair: tuple[str, str], values: dict[tuple[str, int], ViewValues], found: dict[int, Gathered]
+    ) -> None:
+        a, b = pair
+        both = {
+            item: (values[a, item], values[b, item]) for arm, item in sorted(values) if arm == a and (b, item) in values
         }
-        for a, b in experiment.compared():
-            shared = sorted(item for arm, item in by_view if arm == a and (b, item) in by_view)
-            pairs = {item: (by_view[a, item], by_view[b, item]) for item in shared}
-            if pairs and WHOLE_VIEW not in pairs:
-                pairs = {WHOLE_VIEW: mean_of_objects(list(pairs.values())), **pairs}
-            for object_id, both in pairs.items():
-                keys = {"arm_a": a, "arm_b": b, **dict(zip(SETTING, setting, strict=True))}
-                keys["object"] = _object_name(object_id)
-                for place, metric in enumerate(metrics):
-                    for split, of_scenes in scene_values(both, place).splits():
-                        if of_scenes.scenes:
-                            rows.append(_compared(experiment, {**keys, "split": split, "metric": metric}, of_scenes))
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+        if both and WHOLE_VIEW not in both:
+            both = {WHOLE_VIEW: mean_of_objects(list(both.values())), **both}
+        for item, sides in both.items():
+            found.setdefault(item, Gathered(self._numbers)).add(sides, self._metrics)
+
+    def table(self) -> pd.DataFrame:
+        """Return what is said of all rows."""
+        rows = []
+        for setting in sorted(self._found):
+            for (a, b), found in self._found[setting].items():
+                places = [tuple(sorted(self._checkpoints.get((*setting, arm), ()))) for arm in (a, b)]
+                for item in sorted(found):
+                    keys = {"arm_a": a, "arm_b": b, **dict(zip(SETTING, setting, strict=True))}
+                    keys["object"] = _object_name(item)
+                    for metric in self._metrics:
+                        for split, of_scenes in found[item].of(metric, places).splits():
+                            if of_scenes.scenes:
+                                keys |= {"split": split, "metric": metric}
+                                rows.append(_compared(self._experiment, keys, of_scenes))
+        return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+
+
+def comparisons(experiment: Experiment, table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return :class:`Comparisons` of rows that are at hand."""
+    found = Comparisons(experiment, metrics)
+    found.add(table)
+    return found.table()
 
 
 def _compared(experiment: Experiment, keys: dict[str, Any], both: SceneValues) -> dict[str, Any]:
@@ -288,37 +261,72 @@ def adjusted(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_holm=values, in_family=chosen)
 
 
-def recovered(experiment: Experiment, table: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
-    """Return (arm - partial) / (oracle - partial) of every learned arm: setting × split × metric."""
-    partial = [arm.name for arm in experiment.arms if arm.completion == "none"]
-    oracle = [arm.name for arm in experiment.arms if arm.completion == "truth"]
-    if not partial or not oracle:
-        return pd.DataFrame(columns=RECOVERED_COLUMNS)
-    rows = []
-    whole = table[table["object"] == WHOLE_VIEW]
-    for setting, part in whole.groupby(SETTING, sort=True, observed=True):
-        by_view = {str(arm): view_values(own, metrics) for arm, own in part.groupby("arm", observed=True)}
-        if not {partial[0], oracle[0]} <= set(by_view):
-            continue  # an arm of which nothing is scored; its problems are on record
-        learned = [arm.name for arm in experiment.arms if arm.is_learned and arm.name in by_view]
-        arms = [*learned, partial[0], oracle[0]]
-        for place, metric in enumerate(metrics):
-            for split, of_scenes in scene_values([by_view[arm] for arm in arms], place).splits():
-                if not of_scenes.scenes:
-                    continue
-                low, high = of_scenes.values[-2:]
-                for arm, own in zip(learned, of_scenes.values, strict=False):
-                    found = recovered_utility(
-                        own if len(own) > 1 else own[0],
-                        low[0],
-                        high[0],
-                        of_scenes.strata,
-                        level=experiment.statistics.level,
-                        draws=experiment.statistics.draws,
-                        seed=experiment.seed,
-                    )
-                    rows.append([arm, *setting, split, metric, found.value, found.low, found.high, found.reason])
-    return pd.DataFrame(rows, columns=RECOVERED_COLUMNS)
+class Recovered:
+    """(arm - partial) / (oracle - partial) of every learned arm: setting × split × metric; from batches of rows."""
+
+    def __init__(self, experiment: Experiment, metrics: Sequence[str]) -> None:
+        self._experiment, self._metrics = experiment, tuple(metrics)
+        self._numbers = SceneNumbers()
+        self._found: dict[tuple[Any, ...], dict[tuple[str, ...], Gathered]] = {}
+        self._arms: dict[tuple[Any, ...], set[str]] = {}
+        self._checkpoints: dict[tuple[Any, ...], set[int]] = {}
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Take rows of :attr:`pipeline.row_tables.Rows.views`; those of whole views count."""
+        whole = table[table["object"] == WHOLE_VIEW]
+        measured = Measured.of(whole, self._metrics, self._numbers)
+        rows_of: dict[tuple[Any, ...], dict[str, IntArray]] = {}
+        for (*setting, arm), rows in groups(whole, [*SETTING, "arm"]):
+            rows_of.setdefault(tuple(setting), {})[arm] = rows
+        for key, by_arm in rows_of.items():
+            self._arms.setdefault(key, set()).update(by_arm)
+            for arm, rows in by_arm.items():
+                places = np.unique(measured.checkpoints[rows]).tolist()
+                self._checkpoints.setdefault((*key, arm), set()).update(places)
+            arms = self._together(set(by_arm))
+            if arms:
+                gathered = self._found.setdefault(key, {}).setdefault(arms, Gathered(self._numbers))
+                gathered.add([measured.by_view(by_arm[arm]) for arm in arms], self._metrics)
+
+    def _together(self, present: set[str]) -> tuple[str, ...]:
+        """Return the learned arms that are present, then partial and oracle; nothing where one of these is not."""
+        ends = []
+        for completion in ("none", "truth"):
+            named = [arm.name for arm in self._experiment.arms if arm.completion == completion]
+            if not named or named[0] not in present:
+                return ()  # an arm of which nothing is scored; its problems are on record
+            ends.append(named[0])
+        return (*(arm.name for arm in self._experiment.arms if arm.is_learned and arm.name in present), *ends)
+
+    def table(self) -> pd.DataFrame:
+        """Return what is said of all rows."""
+        rows: list[list[Any]] = []
+        for setting in sorted(self._found):
+            # A scene that lacks one of the run's arms has no view that all of them have.
+            arms = self._together(self._arms[setting])
+            gathered = self._found[setting].get(arms)
+            if gathered is None:
+                continue
+            places = [tuple(sorted(self._checkpoints[*setting, arm])) for arm in arms]
+            for metric in self._metrics:
+                for split, of_scenes in gathered.of(metric, places).splits():
+                    if of_scenes.scenes:
+                        rows += [[arm, *setting, split, metric, *found] for arm, found in self._of(arms, of_scenes)]
+        return pd.DataFrame(rows, columns=RECOVERED_COLUMNS)
+
+    def _of(self, arms: tuple[str, ...], of_scenes: SceneValues) -> Iterable[tuple[str, tuple[Any, ...]]]:
+        low, high = of_scenes.values[-2:]
+        for arm, own in zip(arms[:-2], of_scenes.values, strict=False):
+            found = recovered_utility(
+                own if len(own) > 1 else own[0],
+                low[0],
+                high[0],
+                of_scenes.strata,
+                level=self._experiment.statistics.level,
+                draws=self._experiment.statistics.draws,
+                seed=self._experiment.seed,
+            )
+            yield arm, (found.value, found.low, found.high, found.reason)
 
 
 def joined(parts: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

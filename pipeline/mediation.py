@@ -14,7 +14,6 @@ Tables (all rows carry arm_a, arm_b, generator, scorer and camera)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,11 @@ import pandas as pd
 
 from pipeline.attribution import object_metric
 from pipeline.config import Experiment
-from pipeline.estimates import SETTING
-from pipeline.run_rows import WHOLE_VIEW, Rows
+from pipeline.estimates import SETTING, joined
+from pipeline.row_tables import Rows
+from pipeline.scene_values import VIEWS, SceneNumbers, groups
 from pipeline.statistics import clustered_slope, mediated
+from pipeline.table_files import WHOLE_VIEW
 
 COVERAGE, SPURIOUS = "coverage@5mm", "spurious@5mm"
 INTERCEPT = "intercept"
@@ -38,51 +39,97 @@ MEDIATION_COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
+_NAMES = ["utility", COVERAGE, SPURIOUS]
+_OBJECTS = 2**16  # more than a dataset has
+
+
 class Mediation:
-    """The tables; columns as in this module's text."""
+    """The tables, from batches of rows; columns as in this module's text."""
 
-    mediation: pd.DataFrame
-    mediation_points: pd.DataFrame
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._numbers = SceneNumbers()
+        self._points: dict[tuple[Any, ...], dict[tuple[str, str], list[pd.DataFrame]]] = {}
 
+    def add(self, rows: Rows) -> None:
+        """Take the rows of some scenes."""
+        completion = rows.completion_views
+        of_camera = {camera: own for (camera,), own in groups(completion, ["camera"])}
+        objects = rows.views[rows.views["object"] != WHOLE_VIEW]
+        for setting, own in groups(objects, SETTING):
+            labels = dict(zip(SETTING, setting, strict=True))
+            pairs = self._points.setdefault(setting, {pair: [] for pair in self._experiment.compared()})
+            clouds = completion.iloc[of_camera.get(labels["camera"], [])]
+            metric = object_metric(self._experiment, labels["scorer"])
+            by_arm = self._by_object(objects.iloc[own], clouds, metric)
+            for (a, b), points in pairs.items():
+                if a in by_arm and b in by_arm:
+                    points.append(self._paired(by_arm[a], by_arm[b]))
 
-def mediation(experiment: Experiment, rows: Rows) -> Mediation:
-    """Fit the lines of every comparison and setting."""
-    points, lines = [], []
-    for setting, objects in rows.views[rows.views["object"] != WHOLE_VIEW].groupby(SETTING, sort=True, observed=True):
-        labels: dict[str, Any] = dict(zip(SETTING, map(str, setting), strict=True))
-        metric = object_metric(experiment, labels["scorer"])
-        completion = rows.completion_views[rows.completion_views["camera"] == labels["camera"]]
-        table = _by_object(objects, completion, metric)
-        for a, b in experiment.compared():
-            of_pair = _points(table, a, b)
-            if of_pair.empty:
-                continue
-            keys = {"arm_a": a, "arm_b": b, **labels, "metric": metric}
-            points.append(of_pair.assign(**keys))
-            for model, terms in MODELS.items():
-                lines += [{**keys, "model": model, **line} for line in _lines(experiment, of_pair, terms)]
-    made = pd.concat(points, ignore_index=True) if points else pd.DataFrame(columns=POINT_COLUMNS)
-    return Mediation(pd.DataFrame(lines, columns=MEDIATION_COLUMNS), made[POINT_COLUMNS])
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return ``mediation`` and ``mediation_points`` of all rows: the lines of every comparison and setting."""
+        every, lines = [], []
+        for setting in sorted(self._points):
+            labels: dict[str, Any] = dict(zip(SETTING, setting, strict=True))
+            metric = object_metric(self._experiment, labels["scorer"])
+            for (a, b), parts in self._points[setting].items():
+                points = joined(parts, ["split", "scene", "object", *_NAMES])
+                if points.empty:
+                    continue
+                points = points.sort_values(["split", "scene", "object"], ignore_index=True)
+                keys = {"arm_a": a, "arm_b": b, **labels, "metric": metric}
+                every.append(points.assign(**keys))
+                for model, terms in MODELS.items():
+                    lines += [{**keys, "model": model, **line} for line in _lines(self._experiment, points, terms)]
+        made = pd.concat(every, ignore_index=True) if every else pd.DataFrame(columns=POINT_COLUMNS)
+        return pd.DataFrame(lines, columns=MEDIATION_COLUMNS), made[POINT_COLUMNS]
 
+    def _by_object(self, objects: pd.DataFrame, completion: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
+        """Return utility, coverage and spurious of every arm by view and object, in the views that have all three."""
+        known: dict[tuple[str, int], int] = {}
+        keys = []
+        for table in (objects, completion):
+            member = np.zeros(len(table), dtype=np.int64)
+            for name, rows in groups(table, ["arm", "replicate"]):
+                member[rows] = known.setdefault(name, len(known))
+            view_object = self._numbers.views(table) * _OBJECTS + table["object"].to_numpy(np.int64)
+            keys.append((view_object, member))
+        both = pd.DataFrame(
+            {
+                "at": keys[0][0],
+                "member": keys[0][1],
+                "utility": objects[metric].to_numpy(np.float64),
+                "arm": objects["arm"].to_numpy(),
+            }
+        ).merge(
+            pd.DataFrame(
+                {
+                    "at": keys[1][0],
+                    "member": keys[1][1],
+                    **{name: completion[name].to_numpy(np.float64) for name in (COVERAGE, SPURIOUS)},
+                }
+            ),
+            on=["at", "member"],
+            how="inner",
+        )
+        both = both.dropna(subset=_NAMES)
+        # Checkpoints are averaged within a view first, so that arms with unlike numbers of them pair.
+        return {str(arm): both.iloc[rows].groupby("at")[_NAMES].mean() for (arm,), rows in groups(both, ["arm"])}
 
-def _by_object(objects: pd.DataFrame, completion: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return utility, coverage and spurious of every arm, scene and object, in the views that have all three."""
-    key = ["arm", "replicate", "split", "scene", "view", "object"]
-    joined = objects[[*key, metric]].merge(completion[[*key, COVERAGE, SPURIOUS]], on=key, how="inner")
-    known = joined.dropna(subset=[metric, COVERAGE, SPURIOUS]).rename(columns={metric: "utility"})
-    return known
-
-
-def _points(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
-    """Pair two arms by view, and average by scene and object."""
-    names = ["utility", COVERAGE, SPURIOUS]
-    where = ["split", "scene", "view", "object"]
-    # Checkpoints are averaged within a view first, so that arms with unlike numbers of them pair.
-    one, other = (table[table["arm"] == arm].groupby(where, observed=True)[names].mean() for arm in (a, b))
-    common = one.index.intersection(other.index)
-    differences = one.loc[common] - other.loc[common]
-    return differences.groupby(level=["split", "scene", "object"], observed=True).mean().reset_index()
+    def _paired(self, one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+        """Pair two arms by view, and average by scene and object."""
+        common = one.index.intersection(other.index)
+        differences = one.loc[common] - other.loc[common]
+        view, item = np.divmod(differences.index.to_numpy(np.int64), _OBJECTS)
+        at = (view // VIEWS) * _OBJECTS + item
+        points = differences.groupby(at).mean()
+        scene, item = np.divmod(points.index.to_numpy(np.int64), _OBJECTS)
+        names = [self._numbers.names[number] for number in scene.tolist()]
+        points = points.reset_index(drop=True)
+        points.insert(0, "object", item)
+        points.insert(0, "scene", np.array([scene for _, scene in names], dtype=np.int64))
+        points.insert(0, "split", [split for split, _ in names])
+        return points
 
 
 def _lines(experiment: Experiment, points: pd.DataFrame, terms: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,21 +1,23 @@
 """The rows that every table of a run rests on, read from its finished units.
 
-Whoever has these four tables can aggregate: the stage ``aggregate`` reads them from units, ``compare`` from the
-``tables/`` of several runs (:func:`read_tables`).
+Whoever has these four tables can aggregate: the stage ``aggregate`` makes them from units, unit by unit, ``compare``
+from the ``tables/`` of several runs (:mod:`pipeline.row_tables`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from grasping.utility import METRICS, view_utility
+from grasping.utility import utilities
 from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.cloud_files import load_observation
 from pipeline.completed_unit import METRICS_FILE
@@ -23,70 +25,70 @@ from pipeline.config import Experiment
 from pipeline.explain import CROSSED_FILE, EXPLAINED_COLUMNS, VISIBILITY_FILE
 from pipeline.explain import GRASPS_FILE as EXPLAINED_FILE
 from pipeline.grasp_rows import COLUMNS, TRIAL_COLUMNS
-from pipeline.physics_utility import held_utility
+from pipeline.physics_utility import held_utilities
+from pipeline.row_tables import RowWriter, Unit
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
 from pipeline.score import GRASPS_FILE, VIEWS_FILE
 from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
-from pipeline.table_files import ROWS, read_table
+from pipeline.table_files import WHOLE_VIEW
+from pipeline.view_files import has_view
 
 UNIT_FAILED = "unit failed"
-KEYS = ["arm", "replicate", "generator", "scorer", "camera", "split", "scene"]
-"""What tells rows of a run apart; ``replicate`` is the place of the checkpoint in its arm's list, 0 for one."""
-
-WHOLE_VIEW = -1
-"""``object`` of a row that speaks of a whole view."""
-
-# What of a unit's own columns is not a metric of completion.
-_NO_METRICS = (*KEYS, "view", "object", "status")
 
 
 @dataclass(frozen=True)
-class Rows:
-    """One row a grasp, a view and object, a completed cloud, and a view and crossed combination.
+class _Graded:
+    """The folders of one unit of an arm, generator and scorer.
 
     Attributes:
-        grasps: :data:`KEYS`, the columns of :data:`pipeline.grasp_rows.COLUMNS`, what :mod:`pipeline.explain` found of
-            each (missing where it was not run), and what physics said where it was asked.
-        views: :data:`KEYS`, view, object (-1: the whole view), failed, visible_fraction (of an object) and every
-            utility metric.
-        completion_views: :data:`KEYS`, view, object, status and the completion metrics.
-        crossed_views: :data:`KEYS`, view, combination and the utility metrics (:mod:`pipeline.explain`).
+        keys: what tells its rows from others (:data:`pipeline.row_tables.KEYS`).
+        seen: how much of each object its views show.
     """
 
-    grasps: pd.DataFrame
-    views: pd.DataFrame
-    completion_views: pd.DataFrame
-    crossed_views: pd.DataFrame
+    keys: dict[str, Any]
+    unit: SceneUnit
+    clouds: Path
+    dump: Path
+    explained: Path
+    scores: Path
+    tried: Path | None
+    seen: Path
 
     @property
-    def completion_metrics(self) -> list[str]:
-        return [name for name in self.completion_views.columns if name not in _NO_METRICS]
+    def place(self) -> Unit:
+        return self.unit.camera, self.unit.scene
+
+    @property
+    def failed(self) -> bool:
+        return read_stamp(self.scores / STAMP) is None
 
 
-def read(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Rows:
-    """Read every finished unit.
+def write(experiment: Experiment, run: RunFolder, units: list[SceneUnit], out: RowWriter) -> None:
+    """Read every finished unit, and write its rows.
+
+    They come in the order of arms, checkpoints, generators, scorers and units; grasps that physics tried come last.
 
     Raises:
         ArtifactError: if a unit is neither scored nor failed, or was made from what has changed since.
     """
-    visibility = _read_visibility(run, units)
-    grasps, views = _read_scores(experiment, run, units)
-    return Rows(
-        grasps.merge(visibility, on=["camera", "scene", "view", "object"], how="left"),
-        view_utilities(grasps, views).merge(visibility, on=["camera", "scene", "view", "object"], how="left"),
-        _read_completion(experiment, run, units),
-        _read_crossed(experiment, run, units),
-    )
-
-
-def read_tables(folder: Path) -> Rows:
-    """Read the rows of a run that is aggregated, from its ``tables/``.
-
-    Raises:
-        ArtifactError: if one of them is missing or broken.
-    """
-    return Rows(*(read_table(folder, name) for name in ROWS))
+    for unit in units:
+        seen = unit_folder(run.visibility, unit.scene, unit.camera)
+        if read_stamp(seen / STAMP) is not None:
+            _check_made_from(unit_folder(run.observations, unit.scene, unit.camera), seen, "observations")
+    count = 0
+    total = len(list(_members(experiment))) * len(experiment.generators) * len(experiment.scorers) * len(units)
+    with tqdm(total=total, desc="rows     ", unit="unit", dynamic_ncols=True) as progress:
+        for graded in _graded(experiment, run, units):
+            count += _write_scores(experiment, run, graded, out)
+            progress.update()
+    if not count:
+        raise ArtifactError(f"{run.root}: nothing is scored; run the stages before, and see {run.problems.name}")
+    for graded in _graded(experiment, run, units) if PHYSICS in experiment.scorers else ():
+        if graded.keys["scorer"] == PHYSICS and not graded.failed:
+            out.add("grasps", graded.place, _grasps(graded))
+    _write_completion(experiment, run, units, out)
+    _write_crossed(experiment, run, units, out)
 
 
 def _members(experiment: Experiment) -> Iterator[tuple[str, int, str]]:
@@ -96,54 +98,57 @@ def _members(experiment: Experiment) -> Iterator[tuple[str, int, str]]:
             yield arm.name, replicate, member.name
 
 
-def _units(experiment: Experiment, units: list[SceneUnit]) -> Iterator[tuple[dict[str, Any], str, SceneUnit]]:
+def _keys(arm: str, replicate: int, generator: str, scorer: str, unit: SceneUnit) -> dict[str, Any]:
+    setting = {"generator": generator, "scorer": scorer, "camera": unit.camera}
+    return {"arm": arm, "replicate": replicate, **setting, "split": unit.split, "scene": unit.scene}
+
+
+def _graded(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Iterator[_Graded]:
     for arm, replicate, member in _members(experiment):
-        for generator in experiment.generators:
+        for generator in (generator.label for generator in experiment.generators):
             for scorer in experiment.scorers:
                 for unit in units:
-                    keys = {
-                        "arm": arm,
-                        "replicate": replicate,
-                        "generator": generator.label,
-                        "scorer": scorer,
-                        "camera": unit.camera,
-                        "split": unit.split,
-                        "scene": unit.scene,
-                    }
-                    yield keys, member, unit
+                    tried = run.scores(member, generator, PHYSICS) if PHYSICS in experiment.scorers else None
+                    bases = (
+                        *(run.clouds(member), run.dump(member, generator), run.explained(member, generator)),
+                        *(run.scores(member, generator, scorer), tried, run.visibility),
+                    )
+                    folders = (base and unit_folder(base, unit.scene, unit.camera) for base in bases)
+                    yield _Graded(_keys(arm, replicate, generator, scorer, unit), unit, *folders)  # type: ignore[arg-type]
 
 
-def _read_scores(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return all rows of grasps and of views; the views of a unit that failed count as views without grasps."""
-    grasps, views = [], []
-    for keys, member, unit in _units(experiment, units):
-        clouds = unit_folder(run.clouds(member), unit.scene, unit.camera)
-        dump = unit_folder(run.dump(member, keys["generator"]), unit.scene, unit.camera)
-        explained = unit_folder(run.explained(member, keys["generator"]), unit.scene, unit.camera)
-        folder = unit_folder(run.scores(member, keys["generator"], keys["scorer"]), unit.scene, unit.camera)
-        if read_stamp(folder / STAMP) is None:
-            if not (folder / FAILURE).exists():
-                raise ArtifactError(f"{folder}: not scored yet; run `score`, or the whole experiment, first")
-            views.append(_failed_views(run, unit).assign(**keys))
-            continue
-        made = [(dump, folder, "dump"), (clouds, dump, "clouds")]
-        if read_stamp(explained / STAMP) is not None:  # else not asked for, or a problem on record
-            made.append((dump, explained, "dump"))
-            if keys["scorer"] == next(scorer for scorer in experiment.scorers if scorer != PHYSICS):
-                made.append((folder, explained, "scores"))
-        for source, maker, key in made:
-            _check_made_from(source, maker, key)
-        rows = _with_explanations(pd.read_parquet(folder / GRASPS_FILE), explained)
-        grasps.append(rows.assign(**keys))
-        views.append(pd.read_parquet(folder / VIEWS_FILE).assign(**keys))
-    if not views or not sum(len(table) for table in views):
-        raise ArtifactError(f"{run.root}: nothing is scored; run the stages before, and see {run.problems.name}")
-    columns = [*KEYS, *COLUMNS.names, *EXPLAINED_COLUMNS, *_trial_columns(experiment)]
-    # An empty table among others would make floats of their whole numbers.
-    tables = [table for table in grasps if len(table)] or grasps or [COLUMNS.empty_table().to_pandas()]
-    rows = pd.concat(tables, ignore_index=True).reindex(columns=columns)
-    rows["surface"] = rows["surface"].astype(object).where(rows["surface"].notna(), "")
-    return _with_trials(rows) if PHYSICS in experiment.scorers else rows, pd.concat(views, ignore_index=True)
+def _write_scores(experiment: Experiment, run: RunFolder, graded: _Graded, out: RowWriter) -> int:
+    """Write the views of a unit and, unless physics graded them, its grasps; return how many views.
+
+    The views of a unit that failed count as views without grasps.
+    """
+    if graded.failed:
+        if not (graded.scores / FAILURE).exists():
+            raise ArtifactError(f"{graded.scores}: not scored yet; run `score`, or the whole experiment, first")
+        views, objects = _observed(run, graded.unit)
+        grasps = _with_keys(COLUMNS.empty_table(), graded.keys)
+        if PHYSICS in experiment.scorers:
+            grasps = _with_columns(grasps, TRIAL_COLUMNS.empty_table())
+    else:
+        _check(experiment, graded)
+        grasps = _grasps(graded)
+        if graded.keys["scorer"] != PHYSICS:
+            out.add("grasps", graded.place, grasps)
+        table = _read(graded.scores / VIEWS_FILE)
+        views = table.column("view").to_pylist()
+        objects = [[int(text) for text in texts.split(",") if text] for texts in table.column("objects").to_pylist()]
+    out.add("views", graded.place, _views(graded, views, objects, grasps))
+    return len(views)
+
+
+def _check(experiment: Experiment, graded: _Graded) -> None:
+    made = [(graded.dump, graded.scores, "dump"), (graded.clouds, graded.dump, "clouds")]
+    if read_stamp(graded.explained / STAMP) is not None:  # else not asked for, or a problem on record
+        made.append((graded.dump, graded.explained, "dump"))
+        if graded.keys["scorer"] == next((scorer for scorer in experiment.scorers if scorer != PHYSICS), None):
+            made.append((graded.scores, graded.explained, "scores"))
+    for source, maker, key in made:
+        _check_made_from(source, maker, key)
 
 
 def _check_made_from(source: Path, maker: Path, key: str) -> None:
@@ -152,107 +157,160 @@ def _check_made_from(source: Path, maker: Path, key: str) -> None:
         raise ArtifactError(f"{maker}: made from other {key} than now lie in the run; run the stages again")
 
 
-def _with_explanations(rows: pd.DataFrame, explained: Path) -> pd.DataFrame:
-    if read_stamp(explained / STAMP) is None:
-        return rows
-    columns = ["view", "row", *EXPLAINED_COLUMNS]
-    known = pd.read_parquet(explained / EXPLAINED_FILE, columns=columns)
-    known = known.astype({name: "boolean" for name in EXPLAINED_COLUMNS if known[name].dtype == bool})
-    return rows.merge(known, on=["view", "row"], how="left", validate="one_to_one")
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read(columns=columns, use_threads=False)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: broken ({error}); delete the folder that it lies in, and run again") from None
 
 
-def _trial_columns(experiment: Experiment) -> list[str]:
-    return TRIAL_COLUMNS.names if PHYSICS in experiment.scorers else []
+# --------------------------------------------------------------------------------------------------------- grasps
 
 
-def _with_trials(rows: pd.DataFrame) -> pd.DataFrame:
-    """Put what physics says of a grasp beside what every other scorer says of it; empty where it was not tried."""
-    key = [*(name for name in KEYS if name not in ("scorer", "split")), "view", "row"]
-    tried = rows[rows["scorer"] == PHYSICS]
-    others = rows[rows["scorer"] != PHYSICS].drop(columns=TRIAL_COLUMNS.names)
-    joined = others.merge(tried[[*key, *TRIAL_COLUMNS.names]], on=key, how="left", validate="many_to_one")
-    return pd.concat([joined[rows.columns], tried], ignore_index=True).astype({"held": "boolean"})
+def _grasps(graded: _Graded) -> pa.Table:
+    """Return a unit's scored grasps with what else is known of each."""
+    rows = _read(graded.scores / GRASPS_FILE)
+    view, row = (rows.column(name).to_numpy() for name in ("view", "row"))
+    known = [_visible(graded, view, rows.column("object").to_numpy())]
+    if read_stamp(graded.explained / STAMP) is not None:
+        explained = _read(graded.explained / EXPLAINED_FILE, ["view", "row", *EXPLAINED_COLUMNS])
+        known.append(_matched(explained, view, row, f"{graded.explained / EXPLAINED_FILE}"))
+    if graded.tried is not None and graded.keys["scorer"] != PHYSICS and read_stamp(graded.tried / STAMP) is not None:
+        # What physics says of a grasp stands beside what every other scorer says; it is empty where it was not tried.
+        tried = _read(graded.tried / GRASPS_FILE, ["view", "row", *TRIAL_COLUMNS.names])
+        known.append(_matched(tried, view, row, f"{graded.tried / GRASPS_FILE}"))
+    for table in known:
+        rows = _with_columns(rows, table)
+    if "surface" not in rows.column_names:
+        rows = rows.append_column("surface", pa.nulls(len(rows), pa.string()))
+    surface = rows.column_names.index("surface")
+    rows = rows.set_column(surface, "surface", rows.column("surface").fill_null(""))
+    return _with_keys(rows, graded.keys)
 
 
-def _failed_views(run: RunFolder, unit: SceneUnit) -> pd.DataFrame:
-    """Return rows without grasps for what was observed of a unit that failed later."""
+def _with_columns(rows: pa.Table, more: pa.Table) -> pa.Table:
+    for name, column in zip(more.column_names, more.columns, strict=True):
+        if name not in ("view", "row", "object"):
+            rows = rows.append_column(name, column)
+    return rows
+
+
+def _with_keys(rows: pa.Table, keys: dict[str, Any]) -> pa.Table:
+    for name, value in keys.items():
+        kind = pa.large_string() if isinstance(value, str) else pa.int64()
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, kind), len(rows)))
+    return rows
+
+
+def _pairs(one: ArrayLike, other: ArrayLike) -> NDArray[np.int64]:
+    """Make one number of two: a view with a row or an object (-1 and above)."""
+    return (np.asarray(one, dtype=np.int64) << 32) + np.asarray(other, dtype=np.int64)
+
+
+def _matched(table: pa.Table, view: NDArray[Any], second: NDArray[Any], source: str, name: str = "row") -> pa.Table:
+    """Return of each view and row (or object) what a table knows of it; empty where that has no such row."""
+    keys = _pairs(table.column("view").to_numpy(), table.column(name).to_numpy())
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    if (keys[1:] == keys[:-1]).any():
+        raise ArtifactError(f"{source}: has a {name} of a view twice; run the stages again")
+    wanted = _pairs(view, second)
+    if not len(keys):
+        return pa.table({n: pa.nulls(len(wanted), table.schema.field(n).type) for n in table.column_names})
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return table.take(pa.array(order[at], mask=keys[at] != wanted))
+
+
+def _visible(graded: _Graded, view: NDArray[Any], item: NDArray[Any]) -> pa.Table:
+    """Return ``visible_fraction`` of these views and objects; empty where ``explain`` was not run."""
+    if read_stamp(graded.seen / STAMP) is None:
+        return pa.table({"visible_fraction": pa.nulls(len(view), pa.float64())})
+    return _matched(_read(graded.seen / VISIBILITY_FILE), view, item, f"{graded.seen / VISIBILITY_FILE}", "object")
+
+
+# ---------------------------------------------------------------------------------------------------------- views
+
+
+def _observed(run: RunFolder, unit: SceneUnit) -> tuple[list[int], list[list[int]]]:
+    """Return the views that were observed of a unit that failed later, and the objects of each."""
     folder = unit_folder(run.observations, unit.scene, unit.camera)
-    rows = []
-    for view in unit.views:
-        path = view_file(folder, view, ".npz")
-        if path.exists():
-            ids = load_observation(path).objects.object_ids
-            rows.append({"view": view, "objects": ",".join(map(str, ids)), "reason": UNIT_FAILED})
-    counts = dict.fromkeys(("generated", "refused", "suppressed", "kept"), 0)
-    return pd.DataFrame(rows, columns=["view", "objects", "reason"]).assign(**counts)
+    paths = {view: view_file(folder, view, ".npz") for view in unit.views}
+    there = {view: path for view, path in paths.items() if has_view(path)}
+    return list(there), [[int(i) for i in load_observation(path).objects.object_ids] for path in there.values()]
 
 
-def _read_completion(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> pd.DataFrame:
-    parts = []
+def _views(graded: _Graded, views: list[int], objects: list[list[int]], grasps: pa.Table) -> pa.Table:
+    """Return one row a view (object -1), followed by one an object of it, with all metrics of the unit's scorer."""
+    view = np.repeat(np.array(views, dtype=np.int64), [1 + len(ids) for ids in objects])
+    items = np.array([item for ids in objects for item in (WHOLE_VIEW, *ids)], dtype=np.int64)
+    found = utility_of(
+        graded.keys["scorer"],
+        {name: grasps.column(name).to_numpy() for name in grasps.column_names if name in GRADED},
+        view,
+        items,
+    )
+    rows = pa.table({"view": view, "object": items, "failed": np.full(len(view), graded.failed), **found})
+    return _with_keys(_with_columns(rows, _visible(graded, view, items)), graded.keys)
+
+
+GRADED = ("view", "object", "min_friction", "kept", "held_fraction")
+"""Columns of grasps by which views are graded."""
+
+
+def utility_of(
+    scorer: str, grasps: dict[str, NDArray[Any]], view: ArrayLike, item: ArrayLike
+) -> dict[str, NDArray[np.float64]]:
+    """Grade views and single objects of views by the metrics of a scorer; what has no grasps counts as zero.
+
+    Args:
+        scorer: who graded the grasps.
+        grasps: columns of one arm and scene, those of a view best confidence first: :data:`GRADED`, ``held_fraction``
+            for physics alone.
+        view, item: ``(n,)`` the views, and an object of each, or -1 for the whole view.
+
+    Returns:
+        ``(n,)`` for each metric.
+    """
+    wanted = _pairs(view, item)
+    each = _pairs(grasps["view"], grasps["object"])
+    whole = _pairs(grasps["view"], np.full(len(each), WHOLE_VIEW))
+    # Every grasp stands in two lists, that of its view and that of its object there.
+    keys, of = np.unique(np.concatenate([wanted, whole, each]), return_inverse=True)
+    lists = of[len(wanted) :]
+    order = np.argsort(lists, kind="stable")
+    lengths = np.bincount(lists, minlength=len(keys))
+    twice = {name: np.concatenate([values, values])[order] for name, values in grasps.items()}
+    if scorer == PHYSICS:
+        found = held_utilities(twice["held_fraction"], lengths)
+    else:
+        found = utilities(twice["min_friction"], twice["kept"], lengths)
+    return {name: values[of[: len(wanted)]] for name, values in found.items()}
+
+
+# ----------------------------------------------------------------------------------------------- clouds and crossed
+
+
+def _write_completion(experiment: Experiment, run: RunFolder, units: list[SceneUnit], out: RowWriter) -> None:
+    there = False
     for arm, replicate, member in _members(experiment):
         for unit in units:
             path = unit_folder(run.clouds(member), unit.scene, unit.camera) / METRICS_FILE
             if path.exists():
-                keys: dict[str, Any] = {"arm": arm, "replicate": replicate, "generator": "", "scorer": ""}
-                keys["camera"] = unit.camera
-                parts.append(pd.read_parquet(path).assign(**keys, split=unit.split, scene=unit.scene))
-    if not parts:
+                there = True
+                rows = _read(path)
+                # What no view shows cannot be completed by anybody: it says nothing about an arm.
+                rows = rows.filter(pa.array(rows.column("observed_points").to_numpy() > 0))
+                keys = _keys(arm, replicate, "", "", unit)
+                out.add("completion_views", (unit.camera, unit.scene), _with_keys(rows, keys))
+    if not there:
         raise ArtifactError(f"{run.root}: no completed clouds; run `complete` first")
-    table = pd.concat(parts, ignore_index=True)
-    # What no view shows cannot be completed by anybody: it says nothing about an arm.
-    return table[table["observed_points"] > 0].reset_index(drop=True)
 
 
-def _read_visibility(run: RunFolder, units: list[SceneUnit]) -> pd.DataFrame:
-    """Return camera, scene, view, object and visible_fraction; no row where ``explain`` was not run."""
-    parts = []
-    for unit in units:
-        folder = unit_folder(run.visibility, unit.scene, unit.camera)
-        if read_stamp(folder / STAMP) is not None:
-            _check_made_from(unit_folder(run.observations, unit.scene, unit.camera), folder, "observations")
-            parts.append(pd.read_parquet(folder / VISIBILITY_FILE).assign(camera=unit.camera, scene=unit.scene))
-    columns = ["camera", "scene", "view", "object", "visible_fraction"]
-    if not parts:
-        return pd.DataFrame({name: pd.Series(dtype=object if name == "camera" else float) for name in columns})
-    return pd.concat(parts, ignore_index=True)[columns]
-
-
-def _read_crossed(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> pd.DataFrame:
-    parts = [pd.DataFrame(columns=[*KEYS, "view", "combination", *METRICS])]
+def _write_crossed(experiment: Experiment, run: RunFolder, units: list[SceneUnit], out: RowWriter) -> None:
     for arm, replicate, member in _members(experiment):
         for generator in experiment.generators:
             for unit in units:
                 folder = unit_folder(run.explained(member, generator.label), unit.scene, unit.camera)
-                if read_stamp(folder / STAMP) is None:
-                    continue
-                keys: dict[str, Any] = {"arm": arm, "replicate": replicate, "generator": generator.label, "scorer": ""}
-                table = pd.read_parquet(folder / CROSSED_FILE)
-                parts.append(table.assign(**keys, camera=unit.camera, split=unit.split, scene=unit.scene))
-    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-
-
-def view_utilities(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a view (object -1) and one a view and object, with all metrics of its scorer."""
-    columns = [name for name in ("min_friction", "kept", "object", "held_fraction") if name in grasps]
-    groups = {
-        key: {name: part[name].to_numpy() for name in columns}
-        for key, part in grasps.groupby([*KEYS, "view"], sort=False)
-    }
-    none = dict.fromkeys(columns, np.zeros(0)) | {"kept": np.zeros(0, bool), "object": np.zeros(0, np.int16)}
-    rows = []
-    for view in tqdm(views.to_dict("records"), desc="utility  ", unit="view", dynamic_ncols=True):
-        keys = {name: view[name] for name in (*KEYS, "view")}
-        found = groups.get(tuple(keys.values()), none)
-        keys["failed"] = view["reason"] == UNIT_FAILED
-        rows.append({**keys, "object": WHOLE_VIEW, **_utility(keys["scorer"], found)})
-        for object_id in [int(text) for text in view["objects"].split(",") if text]:
-            own = found["object"] == object_id
-            values = _utility(keys["scorer"], {name: column[own] for name, column in found.items()})
-            rows.append({**keys, "object": object_id, **values})
-    return pd.DataFrame(rows)
-
-
-def _utility(scorer: str, grasps: dict[str, Any]) -> dict[str, float]:
-    if scorer == PHYSICS:
-        return held_utility(grasps["held_fraction"])
-    return view_utility(grasps["min_friction"], grasps["kept"])
+                if read_stamp(folder / STAMP) is not None:
+                    rows = _with_keys(_read(folder / CROSSED_FILE), _keys(arm, replicate, generator.label, "", unit))
+                    out.add("crossed_views", (unit.camera, unit.scene), rows)

@@ -61,14 +61,14 @@ import pandas as pd
 
 from grasping import protocol
 from pipeline import aggregate, comparable, declaration
-from pipeline.aggregate import WHOLE, Tables
+from pipeline.aggregate import Tables
 from pipeline.arm_completion import caveats
 from pipeline.artifacts import ArtifactError, check_version, fingerprint, read_stamp, write_json
 from pipeline.config import Experiment
 from pipeline.run_folder import STAMP, RunFolder
 from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
-from pipeline.table_files import table_file
+from pipeline.table_files import WHOLE, table_file
 
 FORMAT_VERSION = 2
 _PACKAGES = ("grasp-utility", "numpy", "scipy", "torch", "open3d", "numba", "pandas")
@@ -232,22 +232,8 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _counts(tables: Tables) -> list[dict[str, Any]]:
-    setting = ["arm", "generator", "scorer", "camera"]
-    whole = tables.views[tables.views["object"] == -1]
-    counts = []
-    for key, views in whole.groupby(setting):
-        own = tables.grasps[(tables.grasps[setting] == list(key)).all(axis=1)]
-        what = "outcome" if key[setting.index("scorer")] == PHYSICS else "reason"
-        counts.append(
-            {
-                **dict(zip(setting, map(str, key), strict=True)),
-                "views": len(views),
-                "views_failed": int(views["failed"].sum()),
-                "views_without_grasps": len(views) - len(own[["replicate", "scene", "view"]].drop_duplicates()),
-                "outcomes": {str(reason): int(n) for reason, n in own[what].value_counts().items()},
-            }
-        )
-    return counts
+    names = {"failed": "views_failed", "without_grasps": "views_without_grasps"}
+    return [{names.get(str(key), str(key)): value for key, value in row.items()} for row in _records(tables.counts)]
 
 
 def _warnings(
@@ -267,9 +253,8 @@ def _warnings(
             f"Only {scenes} scenes: intervals are wide, rest on the t distribution, and cover less than they say where "
             "differences are skewed.",
         )
-    failed = tables.views[(tables.views["object"] == -1) & tables.views["failed"]].groupby("arm").size()
-    for arm_name, count in failed.items():
-        total = int(((tables.views["object"] == -1) & (tables.views["arm"] == arm_name)).sum())
+    by_arm = tables.counts.groupby("arm")[["failed", "views"]].sum()
+    for arm_name, count, total in by_arm[by_arm["failed"] > 0].itertuples():
         warnings.append(
             f"{arm_name}: {count} of {total} views failed and count as zero; see the problems before its numbers."
         )

@@ -11,8 +11,14 @@ import pandas as pd
 
 from pipeline.artifacts import ArtifactError
 
+WHOLE = "all"
+"""``split`` or ``object`` of a row that speaks of all of them together, and ``arm`` where arms are not told apart."""
+
+WHOLE_VIEW = -1
+"""``object`` of a row that speaks of a whole view, in the tables of rows."""
+
 ROWS = ("grasps", "views", "completion_views", "crossed_views")
-"""Parquet: the fields of :class:`pipeline.run_rows.Rows`, in their order."""
+"""Parquet: the fields of :class:`pipeline.row_tables.Rows`, in their order."""
 
 SAID_OF_SCENES = (
     *("utility", "completion", "comparisons", "recovered"),

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.aggregate import WHOLE
 from pipeline.report.because import because
 from pipeline.report.inference import p_text
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import Metric, is_known, metric
+from pipeline.table_files import WHOLE
 
 MOST_SENTENCES = 3
 

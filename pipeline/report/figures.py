@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from grasping.utility import FRICTIONS
-from pipeline.aggregate import WHOLE
-from pipeline.report.counts import success_curves, success_over_k
+from pipeline.report.counts import MOST_RANKS, success_curves, success_over_k
 from pipeline.report.intervals import WIDTH
 from pipeline.report.metrics import is_known, metric
 from pipeline.report.style import OUTCOMES, ROLES, Drawing, Look, arm_keys, inline_svg, outcome_stand_in, panel
+from pipeline.table_files import WHOLE
 
 _PAPER = ROLES["paper"][0]
-MOST_RANKS = 50  # the protocol's cut
 _MARK_EVERY = 10
 
 

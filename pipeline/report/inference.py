@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.aggregate import WHOLE
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import NOT_AVAILABLE, Metric, is_known, metric
 from pipeline.report.tables import Cell, Table, plain
+from pipeline.table_files import WHOLE
 
 
 def p_text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from pipeline import summary
-from pipeline.aggregate import WHOLE
 from pipeline.agreement import Agreement
 from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.config import Experiment
 from pipeline.config_sections import Split
+from pipeline.report import counts
 from pipeline.run_folder import STAMP, RunFolder, located
 from pipeline.scorers import PHYSICS
-from pipeline.table_files import TEXT_COLUMNS, read_table
+from pipeline.table_files import TEXT_COLUMNS, WHOLE, WHOLE_VIEW, read_table
 
-_GRASP_COLUMNS = [
-    *("arm", "replicate", "generator", "scorer", "camera", "split", "scene", "view"),
-    *("row", "rank", "width", "kept", "min_friction", "reason"),
-]
+_KEYS = ["arm", "replicate", "generator", "scorer", "camera", "split", "scene", "view"]
+_GRASP_COLUMNS = [*_KEYS, "row", "rank", "width", "kept", "min_friction", "reason"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as the report needs it; the tables are those of :mod:`pipeline.aggregate`."""
+    """A run as the report needs it; the tables are those of :mod:`pipeline.aggregate`.
+
+    Of the long ones ``grasps`` is counted (:func:`pipeline.report.counts.read`), and ``views`` holds the primary metric
+    of whole views alone.
+    """
 
     experiment: Experiment
     folder: RunFolder
@@ -87,6 +90,18 @@ class RunData:
         graded = self.utility[self.utility["scorer"] != PHYSICS]
         keys = graded[["generator", "scorer", "camera"]].drop_duplicates()
         return [Setting(*row) for row in keys.itertuples(index=False, name=None)]
+
+    def grasps_of(self, setting: Setting, places: Sequence[tuple[int, int]]) -> pd.DataFrame:
+        """Return the rows of ``tables/grasps.parquet`` of some scenes and views; of an arm's checkpoints the first's.
+
+        Args:
+            places: scene and view.
+        """
+        chosen = [[("scene", "==", scene), ("view", "==", view), ("replicate", "==", 0)] for scene, view in places]
+        path = self.folder.tables / "grasps.parquet"
+        if not chosen:
+            return setting.of(_parquet(path, _GRASP_COLUMNS, [[("scene", "==", -1)]]))
+        return setting.of(_parquet(path, _GRASP_COLUMNS, chosen))
 
     @property
     def splits(self) -> list[str]:
@@ -137,8 +152,12 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         crossed=_csv(folder.tables / "crossed.csv"),
         mediation=_csv(folder.tables / "mediation.csv"),
         mediation_points=_csv(folder.tables / "mediation_points.csv"),
-        grasps=_parquet(folder.tables / "grasps.parquet", _GRASP_COLUMNS),
-        views=_parquet(folder.tables / "views.parquet"),
+        grasps=_counted(folder.tables / "grasps.parquet"),
+        views=_parquet(
+            folder.tables / "views.parquet",
+            [*_KEYS, "object", experiment.primary_metric],
+            [[("object", "==", WHOLE_VIEW)]],
+        ),
         problems=problems,
         timings=_timings(experiment, folder, content["provenance"].get("aggregate_seconds")),
         object_names=_object_names(experiment.dataset.root),
@@ -156,11 +175,23 @@ def _csv(path: Path) -> pd.DataFrame:
     return read_table(path.parent, path.stem)
 
 
-def _parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a table with its texts as categories: a large run has tens of millions of grasps."""
+Filters = list[list[tuple[str, str, int]]]
+"""Rows that hold all conditions of any list."""
+
+
+def _parquet(path: Path, columns: list[str], filters: Filters) -> pd.DataFrame:
+    """Read some rows of a table, with its texts as categories: a large run has tens of millions of grasps."""
     _require(path)
     try:
-        return pq.read_table(path, columns=columns, read_dictionary=list(TEXT_COLUMNS)).to_pandas()
+        return pq.read_table(path, columns=columns, filters=filters, read_dictionary=list(TEXT_COLUMNS)).to_pandas()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
+
+
+def _counted(path: Path) -> pd.DataFrame:
+    _require(path)
+    try:
+        return counts.read(path)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
 

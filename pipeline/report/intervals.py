@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.aggregate import WHOLE
 from pipeline.report.metrics import Metric, is_known, metric
 from pipeline.report.style import ROLES, Drawing, Look, inline_svg, panel
+from pipeline.table_files import WHOLE
 
 WIDTH = 390.0
 _FG, _MUTED, _PAPER = (ROLES[name][0] for name in ("fg", "muted", "paper"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.agreement import THRESHOLDS, WHOLE, sentences
+from pipeline.agreement import THRESHOLDS, sentences
 from pipeline.report import answer, figures, style, tables, why
 from pipeline.report.counts import outcome
 from pipeline.report.exhibits import Figure
@@ -19,6 +19,7 @@ from pipeline.report.metrics import NOT_AVAILABLE, is_known, number
 from pipeline.report.style import ROLES, Drawing, Look, inline_svg, outcome_stand_in, outcome_variable, panel
 from pipeline.report.tables import Cell, Table
 from pipeline.scorers import PHYSICS
+from pipeline.table_files import WHOLE
 
 FRICTION = THRESHOLDS[1]
 

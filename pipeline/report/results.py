@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.aggregate import WHOLE
 from pipeline.report import answer, counts, figures, inference, intervals, tables
 from pipeline.report.exhibits import Figure
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import metric
 from pipeline.report.style import Look
+from pipeline.table_files import WHOLE
 
 _FOREST = ("feasible", "quality", "coverage@5mm")
 _FRICTIONS = (0.4, 0.8)  # of the curves over k

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.aggregate import WHOLE
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import NOT_AVAILABLE, Metric, is_known, metric, number, order
+from pipeline.table_files import WHOLE
 
 MOST_PROBLEMS = 200
 NO_INTERVALS = "too few scenes for an interval"

@@ -64,11 +64,8 @@ class View:
 
 def load(data: RunData, setting: Setting, choices: Sequence[Choice]) -> list[View]:
     """Read the chosen views of one setting."""
-    grasps = setting.of(data.grasps)
-    grasps = grasps[grasps["replicate"] == 0]  # of an arm of several checkpoints the first is shown
-    wanted = pd.MultiIndex.from_tuples([(c.scene, c.view) for c in choices] or [(-1, -1)])
-    # The whole table may be long: what is not shown goes first.
-    grasps = grasps[pd.MultiIndex.from_frame(grasps[["scene", "view"]].astype("int64")).isin(wanted)]
+    # Of an arm of several checkpoints the first is shown.
+    grasps = data.grasps_of(setting, [(choice.scene, choice.view) for choice in choices])
     return [_view(data, setting, choice, grasps) for choice in choices]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attribution import FACTORS, OUTCOMES, REASONS, THICKNESSES, VISIBLE, WIDTHS, object_metric, parted_metric
+from pipeline.attribution import object_metric, parted_metric
+from pipeline.grasp_levels import FACTORS, OUTCOMES, REASONS, THICKNESSES, VISIBLE, WIDTHS
 from pipeline.mediation import COVERAGE, SPURIOUS
 from pipeline.report import answer, tables
 from pipeline.report.because import because, of_pair

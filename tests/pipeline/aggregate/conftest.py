@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from grasping.utility import view_utility
 from pipeline.config import Experiment, load_experiment
-from pipeline.run_rows import KEYS, Rows, view_utilities
+from pipeline.physics_utility import held_utility
+from pipeline.row_tables import KEYS, Rows
 
 SCENES = {"test_seen": (100, 101, 102, 103), "test_novel": (160, 161, 162, 163)}
 VIEWS = (0, 64, 128)
@@ -46,6 +48,23 @@ def grasps_of_view(rng: np.random.Generator, count: int) -> pd.DataFrame:
             "surface": surface,
         }
     )
+
+
+def view_utilities(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.DataFrame:
+    """Grade views, and the objects of each, one after the other: the slow twin of what ``run_rows`` does."""
+    rows = []
+    groups = {key: part for key, part in grasps.groupby([*KEYS, "view"], sort=False)}
+    for view in views.to_dict("records"):
+        keys = {name: view[name] for name in (*KEYS, "view")}
+        found = groups.get(tuple(keys.values()), grasps.iloc[:0])
+        for item in (-1, *map(int, view["objects"].split(","))):
+            own = found if item == -1 else found[found["object"] == item]
+            if keys["scorer"] == "physics":
+                values = held_utility(own["held_fraction"])
+            else:
+                values = view_utility(own["min_friction"], own["kept"])
+            rows.append({**keys, "failed": view["reason"] == "unit failed", "object": item, **values})
+    return pd.DataFrame(rows)
 
 
 def unchanged(arm: str, replicate: int, scene: int, view: int, grasps: pd.DataFrame) -> pd.DataFrame:
@@ -108,6 +127,11 @@ def experiment_of(tmp_path: Any) -> Callable[..., Experiment]:
         return load_experiment(path)
 
     return make
+
+
+@pytest.fixture
+def one_by_one() -> Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]:
+    return view_utilities
 
 
 @pytest.fixture

@@ -8,11 +8,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline.best_grasp import best_grasp
-from pipeline.run_rows import Rows
+from pipeline.best_grasp import BestGrasp
+from pipeline.row_tables import Rows
 
 Make = Callable[..., Any]
 TWO = [{"name": "a", "checkpoint": "pcn-qal"}, {"name": "b", "checkpoint": "pcn-cd"}]
+
+
+def best_grasp(experiment: Any, rows: Rows) -> pd.DataFrame:
+    found = BestGrasp(experiment)
+    found.add(rows)
+    return found.table()
 
 
 @pytest.fixture

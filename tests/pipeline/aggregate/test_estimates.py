@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.estimates import adjusted, comparisons, estimates, scene_values, view_values
+from pipeline.estimates import adjusted, comparisons, estimates
+from pipeline.scene_values import Gathered, Measured, SceneNumbers
 from pipeline.statistics import scene_mean
 
 Make = Callable[..., Any]
@@ -106,8 +107,10 @@ def test_missing_values_leave_a_view_out_of_that_metric_only(experiment_of: Make
     whole = views[(views["object"] == -1) & (views["arm"] == "c")].copy()
     whole.loc[(whole["scene"] == 101) & (whole["view"] == 0), "quality"] = np.nan
     whole.loc[whole["scene"] == 102, "quality"] = np.nan
-    by_view = view_values(whole, ["ap", "quality"])
-    ap, quality = (scene_values([by_view], place) for place in (0, 1))
+    numbers = SceneNumbers()
+    gathered = Gathered(numbers)
+    gathered.add([Measured.of(whole, ["ap", "quality"], numbers).by_view(np.arange(len(whole)))], ("ap", "quality"))
+    ap, quality = gathered.of("ap"), gathered.of("quality")
     assert ap.views.tolist() == [3] * 8 and len(quality.scenes) == 7
     assert quality.views[quality.scenes.index(101)] == 2
     assert 102 not in quality.scenes

@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 
 from pipeline import aggregate
-from pipeline.attribution import FACTORS, NOTHING
+from pipeline.grasp_levels import ADDITIVE, NOTHING
 from pipeline.physics_utility import HELD_METRICS, held_utility
-from pipeline.run_rows import Rows, view_utilities
+from pipeline.row_tables import Rows
 
 Make = Callable[..., Any]
 TWO = [{"name": "a", "checkpoint": "pcn-qal"}, {"name": "b", "checkpoint": "pcn-cd"}]
 SEEDS = [{"name": "a", "checkpoints": ["./a0", "./a1", "./a2"]}, {"name": "b", "checkpoints": ["./b0", "./b1"]}]
-ADDITIVE = [factor for factor in FACTORS if factor != "occlusion"]
 
 
 def _without(rows: Rows, gone: Callable[[pd.DataFrame], pd.Series]) -> Rows:
@@ -45,8 +44,8 @@ def test_views_that_one_arm_lacks_are_left_out_of_differences_and_of_their_parts
     experiment = experiment_of(arms, comparisons=[["a", "b"]])
     rows = by_lot(experiment)
     lacking = _without(rows, lambda t: (t["arm"] == "b") & (t["scene"] == 101) & (t["view"] == 64))
-    found = aggregate.make(experiment, lacking)
-    expected = aggregate.make(experiment, _without(rows, lambda t: (t["scene"] == 101) & (t["view"] == 64)))
+    found = aggregate.make(experiment, [lacking])
+    expected = aggregate.make(experiment, [_without(rows, lambda t: (t["scene"] == 101) & (t["view"] == 64))])
     _check_sums(found, "ap", ADDITIVE)
     counts = ["grasps_a", "grasps_b", "rate_a", "rate_b"]  # of what an arm has, compared or not
     for name in ("comparisons", "mediation", "mediation_points"):
@@ -71,7 +70,7 @@ def test_a_unit_that_failed_is_zero_in_differences_and_in_their_parts(
     views = rows.views.assign(failed=of_unit)
     views.loc[of_unit, measured] = 0.0
     crossed, completion = (t[~failed(t)] for t in (rows.crossed_views, rows.completion_views))
-    tables = aggregate.make(experiment, Rows(rows.grasps[~failed(rows.grasps)], views, completion, crossed))
+    tables = aggregate.make(experiment, [Rows(rows.grasps[~failed(rows.grasps)], views, completion, crossed)])
     _check_sums(tables, "ap", ADDITIVE)
     assert _whole(tables, "ap")["n_scenes"] == 8
     nothing = tables.attribution.query("factor == 'reason' and level == @NOTHING").iloc[0]
@@ -87,10 +86,10 @@ def test_cameras_never_mix(experiment_of: Make, by_lot: Make) -> None:
     one, other = by_lot(experiment, seed=1), by_lot(experiment, seed=2)
     other = Rows(*(table.assign(camera="kinect") for table in vars(other).values()))
     both = aggregate.make(
-        experiment, Rows(*(pd.concat(pair, ignore_index=True) for pair in zip(*_tables(one, other), strict=True)))
+        experiment, [Rows(*(pd.concat(pair, ignore_index=True) for pair in zip(*_tables(one, other), strict=True)))]
     )
     for camera, rows in (("realsense", one), ("kinect", other)):
-        alone = aggregate.make(experiment, rows)
+        alone = aggregate.make(experiment, [rows])
         for name in ("utility", "completion", "comparisons", "attribution", "crossed", "mediation", "mediation_points"):
             mine = getattr(both, name)
             mine = mine[mine["camera"] == camera].reset_index(drop=True)
@@ -108,7 +107,7 @@ def _tables(*several: Rows) -> list[list[pd.DataFrame]]:
 def test_arms_without_a_common_view_have_no_difference(experiment_of: Make, by_lot: Make) -> None:
     experiment = experiment_of(["partial", *TWO, "oracle"], comparisons=[["a", "b"], ["a", "partial"]])
     rows = _without(by_lot(experiment), lambda t: (t["arm"] == "a") == (t["view"] == 64))  # b: view 64 alone
-    tables = aggregate.make(experiment, rows)
+    tables = aggregate.make(experiment, [rows])
     for name in ("comparisons", "attribution", "mediation", "mediation_points"):
         assert getattr(tables, name).empty, name
     of_pairs = tables.crossed[tables.crossed["arm_b"] != ""]
@@ -125,15 +124,15 @@ def test_objects_that_cannot_be_measured_in_one_arm_are_left_out_of_both(experim
     completion.loc[hard, "cd_l1_mm"] += 10.0
     completion.loc[hard & (completion["arm"] == "a"), ["cd_l1_mm", "spurious@5mm"]] = np.nan
     completion.loc[hard & (completion["arm"] == "a"), "coverage@5mm"] = 0.0
-    tables = aggregate.make(experiment, Rows(rows.grasps, rows.views, completion, rows.crossed_views))
-    rest = aggregate.make(experiment, Rows(rows.grasps, rows.views, completion[~hard], rows.crossed_views))
+    tables = aggregate.make(experiment, [Rows(rows.grasps, rows.views, completion, rows.crossed_views)])
+    rest = aggregate.make(experiment, [Rows(rows.grasps, rows.views, completion[~hard], rows.crossed_views)])
     assert _whole(tables, "cd_l1_mm")["difference"] == pytest.approx(_whole(rest, "cd_l1_mm")["difference"])
     by_view = completion.groupby(["arm", "scene", "view"])["coverage@5mm"].mean().groupby("arm").mean()
     assert _whole(tables, "coverage@5mm")["difference"] == pytest.approx(by_view["a"] - by_view["b"])
 
 
 @pytest.fixture
-def by_physics(experiment_of: Make, by_lot: Make) -> tuple[Any, Rows]:
+def by_physics(experiment_of: Make, by_lot: Make, one_by_one: Make) -> tuple[Any, Rows]:
     """Rows that physics graded too: of every kept grasp, the share of trials in which it was held."""
     experiment = experiment_of(SEEDS, comparisons=[["a", "b"]], scorers=["analytic", "physics"])
     rows = by_lot(experiment)
@@ -147,7 +146,7 @@ def by_physics(experiment_of: Make, by_lot: Make) -> tuple[Any, Rows]:
         ["arm", "replicate", "generator", "camera", "split", "scene", "view"]
     ]
     views = views.assign(scorer="physics", objects="3,7,11", reason="")
-    of_physics = view_utilities(tried, views)
+    of_physics = one_by_one(tried, views)
     seen = rows.views[["view", "object", "visible_fraction"]].drop_duplicates()
     of_physics = of_physics.merge(seen, on=["view", "object"], how="left")
     empty = rows.grasps.assign(held_fraction=np.nan, held=pd.NA, outcome=None, slip=np.nan)
@@ -157,7 +156,7 @@ def by_physics(experiment_of: Make, by_lot: Make) -> tuple[Any, Rows]:
 
 def test_what_physics_holds_is_parted_by_its_own_metric(by_physics: tuple[Any, Rows]) -> None:
     experiment, rows = by_physics
-    tables = aggregate.make(experiment, rows)
+    tables = aggregate.make(experiment, [rows])
     parts = tables.attribution[tables.attribution["scorer"] == "physics"]
     assert set(parts.query("additive")["metric"]) == {"held"}
     assert set(parts.query("factor == 'occlusion'")["metric"]) == {"held@10"}
@@ -184,7 +183,7 @@ def _check_sums_of(tables: aggregate.Tables, parts: pd.DataFrame, metric: str) -
 
 def test_a_count_as_primary_metric_has_parts_but_no_shortfall(experiment_of: Make, by_lot: Make) -> None:
     experiment = experiment_of(SEEDS, comparisons=[["a", "b"]], primary_metric="feasible")
-    tables = aggregate.make(experiment, by_lot(experiment))
+    tables = aggregate.make(experiment, [by_lot(experiment)])
     assert "reason" not in set(tables.attribution["factor"])
     assert set(tables.mediation["metric"]) == {"feasible"}
     assert tables.crossed["ci_high"].notna().all()

@@ -15,26 +15,31 @@ def data(plain_run) -> inputs.RunData:
     return inputs.read(plain_run.experiment, plain_run.folder)
 
 
-def naive_success(data: inputs.RunData, arm: str, k: int, friction: float) -> float:
+@pytest.fixture(scope="module")
+def rows(plain_run) -> pd.DataFrame:
+    return pd.read_parquet(plain_run.folder.tables / "grasps.parquet")
+
+
+def naive_success(data: inputs.RunData, rows: pd.DataFrame, arm: str, k: int, friction: float) -> float:
     scenes: dict[int, list[float]] = {}
     whole = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
     for view in whole.itertuples():
-        own = data.grasps[
-            (data.grasps["arm"] == arm) & (data.grasps["scene"] == view.scene) & (data.grasps["view"] == view.view)
-        ]
+        own = rows[(rows["arm"] == arm) & (rows["scene"] == view.scene) & (rows["view"] == view.view)]
         best = own.sort_values("rank").head(k)
         scenes.setdefault(view.scene, []).append(sum(mu <= friction for mu in best["min_friction"]) / k)
     return float(np.mean([np.mean(values) for values in scenes.values()]))
 
 
 @pytest.mark.parametrize("friction", [0.4, 0.8])
-def test_success_over_k_is_success_over_friction_seen_from_the_side(data: inputs.RunData, friction: float) -> None:
+def test_success_over_k_is_success_over_friction_seen_from_the_side(
+    data: inputs.RunData, rows: pd.DataFrame, friction: float
+) -> None:
     for arm in data.arms:
         own = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
         curve = counts.success_over_k(data.grasps[data.grasps["arm"] == arm], own, friction, 50)
         assert curve.index.tolist() == list(range(1, 51))
         for k in (1, 2, 7, 10, 40, 41, 50):  # a view has forty grasps at most
-            assert curve[k] == pytest.approx(naive_success(data, arm, k, friction))
+            assert curve[k] == pytest.approx(naive_success(data, rows, arm, k, friction))
 
 
 def test_success_over_k_of_an_arm_without_grasps_is_zero(data: inputs.RunData) -> None:
@@ -43,30 +48,40 @@ def test_success_over_k_of_an_arm_without_grasps_is_zero(data: inputs.RunData) -
 
 
 @pytest.mark.parametrize("k", [1, 5, 10])
-def test_success_curves_count_missing_ranks_and_empty_views(data: inputs.RunData, k: int) -> None:
+def test_success_curves_count_missing_ranks_and_empty_views(data: inputs.RunData, rows: pd.DataFrame, k: int) -> None:
     for arm in data.arms:
         own = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
         curve = counts.success_curves(data.grasps[data.grasps["arm"] == arm], own, k)
-        assert curve.tolist() == pytest.approx([naive_success(data, arm, k, friction) for friction in FRICTIONS])
+        assert curve.tolist() == pytest.approx([naive_success(data, rows, arm, k, friction) for friction in FRICTIONS])
         table = data.utility[(data.utility["arm"] == arm) & (data.utility["split"] == "all")]
         table = table[table["object"] == "all"].set_index("metric")["value"]
         for friction in (0.4, 0.8):
             assert curve[friction] == pytest.approx(table[f"success@{k}_mu{friction}"], abs=1e-5)
 
 
-def test_the_best_ten_are_ten_with_what_is_missing(data: inputs.RunData) -> None:
+def test_the_best_ten_are_ten_with_what_is_missing(data: inputs.RunData, rows: pd.DataFrame) -> None:
     own = data.views[(data.views["arm"] == "partial") & (data.views["object"] == -1)]
     grasps = data.grasps[data.grasps["arm"] == "partial"]
     shown = counts.ranks_by_outcome(grasps, own)
     assert shown.sum() == pytest.approx(10) and shown["missing"] == pytest.approx(10 / 8)
     naive: dict[str, float] = {}
-    for row in grasps[grasps["rank"] < 10].itertuples():
+    for row in rows[(rows["arm"] == "partial") & (rows["rank"] < 10)].itertuples():
         kind = str(row.reason)
         if kind == "success":
             kind = "success_" + ("0.4" if row.min_friction <= 0.4 else "0.8" if row.min_friction <= 0.8 else "1.2")
         naive[kind] = naive.get(kind, 0.0) + 1 / len(own)
     assert shown.drop("missing").to_dict() == pytest.approx(naive)
     assert counts.views_without_grasps(grasps, own) == 1
+
+
+def test_rows_are_counted_in_pieces_as_at_once(plain_run, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "_BATCH", 7)
+    monkeypatch.setattr(counts, "_PARTS", 3)
+    found = counts.read(plain_run.folder.tables / "grasps.parquet")
+    expected = rows.assign(rank=rows["rank"].clip(upper=50)).groupby(counts.COLUMNS).size()
+    assert found["n"].sum() == len(rows)
+    key = {name: found[name].astype(expected.index.get_level_values(name).dtype) for name in counts.COLUMNS}
+    assert found.assign(**key).set_index(counts.COLUMNS)["n"].to_dict() == expected.to_dict()
 
 
 def test_unknown_outcomes_have_a_colour_of_their_own() -> None:

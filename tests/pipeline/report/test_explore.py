@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from pipeline import report
 from pipeline.cloud_files import load_clouds, load_observation
-from pipeline.report import choice, explore, inputs, style, views
+from pipeline.report import choice, explore, inputs, page, style, views
 
 SETTING = inputs.Setting("antipodal", "analytic", "realsense")
 
@@ -40,6 +40,7 @@ def test_the_panel_holds_the_files_of_the_run(data: inputs.RunData) -> None:
     content = json.loads(panel.data)
     assert panel.sides == ("pcn-cd", "pcn-qal") and panel.counts == (5, 15, 25) and not panel.notes
     assert len(content["scenes"]) == 3
+    grasps = pd.read_parquet(data.folder.tables / "grasps.parquet")
     for view, scene in zip(seen, content["scenes"], strict=True):
         unit = f"scene_{view.choice.scene:04d}/realsense/{view.choice.view:04d}.npz"
         observation = load_observation(data.folder.observations / unit)
@@ -53,11 +54,11 @@ def test_the_panel_holds_the_files_of_the_run(data: inputs.RunData) -> None:
         true = load_clouds(data.folder.clouds("oracle") / unit).points
         assert len(explore.unpack(scene["truth"], scene["step"])) == len(true)
         for arm in scene["arms"]:
-            own = data.grasps[
-                (data.grasps["arm"] == arm["name"])
-                & (data.grasps["scene"] == view.choice.scene)
-                & (data.grasps["view"] == view.choice.view)
-                & data.grasps["kept"]
+            own = grasps[
+                (grasps["arm"] == arm["name"])
+                & (grasps["scene"] == view.choice.scene)
+                & (grasps["view"] == view.choice.view)
+                & grasps["kept"]
             ].sort_values("rank")
             assert arm["rank"] == [rank + 1 for rank in own["rank"]]
             assert arm["friction"] == [None if np.isinf(value) else value for value in own["min_friction"]]
@@ -114,7 +115,7 @@ def test_names_from_files_are_text_everywhere(make_run, recipe, tmp_path: Path) 
     data = inputs.read(made.experiment, made.folder)
     wild = "</script><img src=x onerror=alert(1)>"
     named = replace(data, object_names={"3": wild, "7": wild, "11": wild})
-    text = report.page.render(named)
+    text = page.render(named)
     assert "<img src=x" not in text and "</script><img" not in text
     assert wild in html.unescape(text)
     held = re.search(r'id="explore-data">(.*?)</script>', text, re.S)

@@ -67,7 +67,7 @@ def test_describe_says_what_each_column_means(tried: Run, table: str) -> None:
 def test_tables_are_those_of_the_stage(plain_run, run: Run) -> None:
     made = aggregate.run(plain_run.experiment, plain_run.folder, plain_run.units)
     assert run.arms == ["partial", "pcn-cd", "pcn-qal", "oracle"]
-    for name in ("utility", "comparisons", "views", "grasps", "completion_views"):
+    for name in ("utility", "completion", "comparisons", "attribution", "crossed"):
         pd.testing.assert_frame_equal(getattr(run, name), getattr(made, name), rtol=1e-5, check_dtype=False)
     assert run.utility is run.utility  # read once
     assert run.summary["arms"][1]["name"] == "pcn-cd" and run.experiment["name"] == "trial"
