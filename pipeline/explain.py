@@ -38,12 +38,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grasping import protocol
 from grasping.geometry import ObjectGeometry
 from grasping.grasps import GraspFileError, Grasps
 from grasping.utility import view_utility
 from pipeline import score, visibility
-from pipeline.artifacts import FileHashes, atomic_write, fingerprint, read_stamp
+from pipeline.artifacts import FileHashes, atomic_write, read_stamp
 from pipeline.cloud_files import load_clouds, load_observation
 from pipeline.config import Experiment
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
@@ -56,7 +55,7 @@ from pipeline.explained_view import (
     explain_grasps,
 )
 from pipeline.run_folder import STAMP, RunFolder, unit_folder, view_file
-from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin_identity
+from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin_identity, protocol_fingerprint
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files, scored_object
 from pipeline.units import Known, Plan, blocked_by
@@ -171,7 +170,7 @@ def _plan(
         "oracle": [want.fingerprint for want in wants],
         "truth": posed,
         "scorer": scorer,
-        "protocol": fingerprint(protocol.fingerprint()),
+        "protocol": protocol_fingerprint(),
         "density": experiment.density,
         "observed_within": OBSERVED_WITHIN,
         "completed_within": COMPLETED_WITHIN,

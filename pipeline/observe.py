@@ -116,17 +116,15 @@ def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes
     datasets: dict[str, GraspNetDataset] = {
         camera: GraspNetDataset(experiment.dataset.root, camera) for camera in experiment.dataset.cameras
     }
-    hashes.read(
-        path for unit in units for view in unit.views for path in datasets[unit.camera].view_files(unit.scene, view)
-    )
+    files = {unit: [datasets[unit.camera].view_files(unit.scene, view) for view in unit.views] for unit in units}
+    hashes.read(path for of_views in files.values() for paths in of_views for path in paths)
     result = []
     for unit in units:
-        dataset = datasets[unit.camera]
         made_from = {
             "stage": "observe",
             "version": VERSION,
             "views": list(unit.views),
-            "files": fingerprint([hashes.many(dataset.view_files(unit.scene, view)) for view in unit.views]),
+            "files": fingerprint([hashes.many(paths) for paths in files[unit]]),
             "voxel": OBSERVATION_VOXEL,
         }
         folder = unit_folder(run.observations, unit.scene, unit.camera)

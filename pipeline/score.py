@@ -30,14 +30,14 @@ from grasping.grasps import GraspFileError, Grasps
 from grasping.prepared import prepare_object
 from grasping.protocol import ViewScore
 from pipeline import physics_score
-from pipeline.artifacts import FileHashes, atomic_write, derive_seed, fingerprint
+from pipeline.artifacts import FileHashes, atomic_write, derive_seed
 from pipeline.config import Experiment, PhysicsSection
 from pipeline.datasets.graspnet import DatasetError, GraspNetDataset
 from pipeline.engines import Engine
 from pipeline.engines.batch import run_units
 from pipeline.grasp_rows import COLUMNS, grasp_rows
 from pipeline.run_folder import RunFolder, unit_folder, view_file
-from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin, plugin_identity
+from pipeline.scorers import ANALYTIC, PHYSICS, REFEREE, plugin, plugin_identity, protocol_fingerprint
 from pipeline.selection import SceneUnit
 from pipeline.truth import model_files, scored_object
 from pipeline.units import Known, Plan, blocked_by
@@ -151,7 +151,7 @@ def _plan(
         "dump": needed.fingerprint,
         "truth": graded_on,
         "scorer": scorer,
-        "protocol": fingerprint(protocol.fingerprint()),
+        "protocol": protocol_fingerprint(),
         "referee": metadata.version("graspnetAPI") if scorer == REFEREE else None,
     }
     trials = experiment.trials() if scorer == PHYSICS else None

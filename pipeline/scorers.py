@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
+
+from grasping import protocol
+from pipeline.artifacts import fingerprint
 
 ENTRY_POINT_GROUP = "grasp_utility.scorers"
 ANALYTIC, REFEREE, PHYSICS = "analytic", "graspnetapi", "physics"
@@ -25,6 +29,12 @@ class ScorerError(ValueError):
 
 def _plugins() -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+@cache
+def protocol_fingerprint() -> str:
+    """Return a hash of the protocol's constants: alike for every unit, and there are thousands."""
+    return fingerprint(protocol.fingerprint())
 
 
 def check_name(name: str) -> None:
