@@ -126,8 +126,14 @@ def _schema(columns: Mapping[str, str]) -> pa.Schema:
 
 @contextlib.contextmanager
 def writing(folder: Path, schemas: Schemas) -> Iterator[RowWriter]:
-    """Write the tables into ``folder``: they are put in place together when the block ends without an error."""
+    """Write the tables into ``folder``: they are put in place together when the block ends without an error.
+
+    What a process that was killed left of them is removed: whoever writes here holds the run's lock.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ROWS:
+        for left in folder.glob(f".{table_file(folder, name).name}.*.tmp"):
+            left.unlink()
     with contextlib.ExitStack() as stack:
         streams = {name: stack.enter_context(atomic_write(table_file(folder, name))) for name in ROWS}
         writer = RowWriter(streams, schemas)

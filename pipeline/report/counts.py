@@ -2,91 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from grasping.utility import FRICTIONS, TOP_K
 from pipeline.report.style import SUCCESS_STEPS
+from pipeline.scene_values import groups
 from pipeline.table_files import TEXT_COLUMNS
 
-COLUMNS = ["arm", "generator", "scorer", "camera", "split", "scene", "rank", "min_friction", "reason"]
 RANKS = 10
 MOST_RANKS = TOP_K
 _SCENE = ["split", "scene"]
-_BATCH = 2**16
-_PARTS = 32  # counted on their own before they are counted together
+_ARM = ["generator", "scorer", "camera", "arm"]
+_COLUMNS = [*_ARM, *_SCENE, "rank", "min_friction", "reason"]
 _EPSILON = 1e-6
+_BATCH = 2**16
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Count the rows of ``tables/grasps.parquet`` that are alike in all that the report asks, some rows at a time.
+@dataclass
+class GraspCounts:
+    """The grasps of one arm in one setting, counted.
 
-    A large run has tens of millions of rows; what is counted grows with scenes and arms alone.
+    Attributes:
+        ranked: by split and scene ``(50, 6)``, of all views and checkpoints: how many grasps of each rank have each of
+            the protocol's frictions as the least at which they hold; those that fail are in none.
+        best, every: how many of a view's best ten ranks, and of all candidates, have which outcome.
+        first: how many grasps are their view's first: views that have any.
+    """
+
+    ranked: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict)
+    best: dict[str, int] = field(default_factory=dict)
+    every: dict[str, int] = field(default_factory=dict)
+    first: int = 0
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Count some rows, with split, scene, rank, min_friction and reason."""
+        rank = rows["rank"].to_numpy(np.int64)
+        least = np.searchsorted(np.array(FRICTIONS) + _EPSILON, rows["min_friction"].to_numpy(np.float64))
+        chosen = (rank < MOST_RANKS) & (least < len(FRICTIONS))
+        cell = rank * len(FRICTIONS) + least
+        for (split, scene), own in groups(rows, _SCENE):
+            found = np.bincount(cell[own][chosen[own]], minlength=MOST_RANKS * len(FRICTIONS))
+            table = self.ranked.setdefault((split, scene), np.zeros((MOST_RANKS, len(FRICTIONS)), dtype=np.int64))
+            table += found.reshape(table.shape)
+        kinds = outcome(rows["reason"], rows["min_friction"])
+        for counts, part in ((self.best, kinds[rank < RANKS]), (self.every, kinds)):
+            for kind, n in part.value_counts().items():
+                counts[str(kind)] = counts.get(str(kind), 0) + int(n)
+        self.first += int(np.count_nonzero(rank == 0))
+
+
+def read(path: Path) -> dict[tuple[str, ...], GraspCounts]:
+    """Count the rows of ``tables/grasps.parquet``, some at a time: a large run has tens of millions.
 
     Returns:
-        :data:`COLUMNS` and ``n``; texts are categories, and ranks that no figure shows are :data:`MOST_RANKS`.
+        By generator, scorer, camera and arm.
     """
-    names = [name for name in COLUMNS if name in TEXT_COLUMNS]
-    parts: list[pd.DataFrame] = []
-    for batch in pq.ParquetFile(path, read_dictionary=names).iter_batches(batch_size=_BATCH, columns=COLUMNS):
-        parts.append(_counted(batch.to_pandas().assign(n=1)))
-        if len(parts) == _PARTS:
-            parts = [_counted(pd.concat([part.astype(dict.fromkeys(names, object)) for part in parts]))]
-    if not parts:
-        return pd.DataFrame(columns=[*COLUMNS, "n"])
-    whole = _counted(pd.concat([part.astype(dict.fromkeys(names, object)) for part in parts]))
-    return whole.astype(dict.fromkeys(names, "category"))
+    found: dict[tuple[str, ...], GraspCounts] = {}
+    texts = [name for name in _COLUMNS if name in TEXT_COLUMNS]
+    for batch in pq.ParquetFile(path, read_dictionary=texts).iter_batches(batch_size=_BATCH, columns=_COLUMNS):
+        rows = batch.to_pandas()
+        for key, own in groups(rows, _ARM):
+            found.setdefault(key, GraspCounts()).add(rows.iloc[own])
+    return found
 
 
-def _counted(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.assign(rank=rows["rank"].clip(upper=MOST_RANKS))
-    return rows.groupby(COLUMNS, as_index=False, observed=True, dropna=False)[["n"]].sum()
-
-
-def success_curves(grasps: pd.DataFrame, views: pd.DataFrame, k: int) -> pd.Series:
+def success_curves(grasps: GraspCounts, views: pd.DataFrame, k: int) -> pd.Series:
     """Return the success of a view's best k grasps over friction: one value for each of ``FRICTIONS``.
 
     Best is by confidence after suppression, a missing rank fails, a view without grasps counts 0; the mean is over
     the views of a scene, then over scenes: as ``success@k`` of the utility tables, at more frictions.
 
     Args:
-        grasps: counted rows of one arm in one setting (:func:`read`).
+        grasps: of one arm in one setting.
         views: its views, one row each (``tables/views.parquet``, object -1).
     """
-    of_scene = _views(views)
-    best = grasps[grasps["rank"] < k]
-    shares = {}
-    for friction in FRICTIONS:
-        closing = best[best["min_friction"] <= friction + _EPSILON]
-        shares[friction] = (_summed(closing, _SCENE) / k).reindex(of_scene.index, fill_value=0.0) / of_scene
-    return pd.DataFrame(shares).mean()
+    holds = _holds(grasps, views)[:, :k].sum(axis=1) / k
+    return pd.Series(holds.mean(axis=0), index=list(FRICTIONS))
 
 
-def success_over_k(grasps: pd.DataFrame, views: pd.DataFrame, friction: float, most: int) -> pd.Series:
+def success_over_k(grasps: GraspCounts, views: pd.DataFrame, friction: float, most: int) -> pd.Series:
     """Return the success at one friction of a view's best k grasps, for each k of 1..``most``.
 
     Counted as by :func:`success_curves`, which it equals at each k and friction; ``most`` is at most
     :data:`MOST_RANKS`.
     """
-    of_scene = _views(views)
-    closing = grasps[(grasps["rank"] < most) & (grasps["min_friction"] <= friction + _EPSILON)]
-    holds = _summed(closing, [*_SCENE, "rank"]).unstack("rank", fill_value=0)
-    holds = holds.reindex(index=of_scene.index, columns=range(most), fill_value=0)
-    shares = holds.cumsum(axis=1).div(np.arange(1, most + 1), axis=1).div(of_scene, axis=0)
-    return pd.Series(shares.mean().to_numpy(), index=range(1, most + 1))
+    holds = _holds(grasps, views)[:, :most, FRICTIONS.index(friction)]
+    shares = holds.cumsum(axis=1) / np.arange(1, most + 1)
+    return pd.Series(shares.mean(axis=0), index=range(1, most + 1))
 
 
-def _views(views: pd.DataFrame) -> pd.Series:
-    """Return how many views of any checkpoint each scene has."""
+def _holds(grasps: GraspCounts, views: pd.DataFrame) -> NDArray[np.float64]:
+    """Return ``(S, 50, 6)``: in what share of a scene's views the grasp of a rank holds at a friction."""
     rows = views[["replicate", *_SCENE, "view"]].drop_duplicates().astype({"split": object})
-    return rows.groupby(_SCENE).size()
-
-
-def _summed(grasps: pd.DataFrame, by: list[str]) -> pd.Series:
-    return grasps.astype({"split": object}).groupby(by)["n"].sum()
+    of_scene = rows.groupby(_SCENE).size()
+    nothing = np.zeros((MOST_RANKS, len(FRICTIONS)))
+    ranked = np.array([grasps.ranked.get((str(split), int(scene)), nothing) for split, scene in of_scene.index])
+    return ranked.reshape(-1, *nothing.shape).cumsum(axis=2) / of_scene.to_numpy()[:, None, None]
 
 
 def outcome(reasons: pd.Series, min_friction: pd.Series) -> pd.Series:
@@ -101,22 +119,22 @@ def outcome(reasons: pd.Series, min_friction: pd.Series) -> pd.Series:
     return result
 
 
-def ranks_by_outcome(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.Series:
+def ranks_by_outcome(grasps: GraspCounts, views: pd.DataFrame) -> pd.Series:
     """Return how many of a view's best ten ranks have which outcome, on average over views; they sum to ten."""
-    shown = _by_outcome(grasps[grasps["rank"] < RANKS]) / max(len(views), 1)
+    shown = _shares(grasps.best, views)
     shown["missing"] = RANKS - shown.sum() if len(views) else 0.0
     return shown
 
 
-def candidates_by_outcome(grasps: pd.DataFrame, views: pd.DataFrame) -> pd.Series:
+def candidates_by_outcome(grasps: GraspCounts, views: pd.DataFrame) -> pd.Series:
     """Return how many suppressed candidates a view has of which outcome, on average over views."""
-    return _by_outcome(grasps) / max(len(views), 1)
+    return _shares(grasps.every, views)
 
 
-def _by_outcome(grasps: pd.DataFrame) -> pd.Series:
-    return grasps["n"].groupby(outcome(grasps["reason"], grasps["min_friction"])).sum().sort_values(ascending=False)
+def _shares(counts: Mapping[str, int], views: pd.DataFrame) -> pd.Series:
+    return pd.Series(dict(counts), dtype=float).sort_values(ascending=False) / max(len(views), 1)
 
 
-def views_without_grasps(grasps: pd.DataFrame, views: pd.DataFrame) -> int:
-    """Count the views in which nothing could be graded: no grasp is their first."""
-    return len(views) - int(grasps.loc[grasps["rank"] == 0, "n"].sum())
+def views_without_grasps(grasps: GraspCounts, views: pd.DataFrame) -> int:
+    """Count the views in which nothing could be graded."""
+    return len(views) - grasps.first

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grasping.utility import FRICTIONS
-from pipeline.report.counts import MOST_RANKS, success_curves, success_over_k
+from pipeline.report.counts import MOST_RANKS, GraspCounts, success_curves, success_over_k
 from pipeline.report.intervals import WIDTH
 from pipeline.report.metrics import is_known, metric
 from pipeline.report.style import OUTCOMES, ROLES, Drawing, Look, arm_keys, inline_svg, outcome_stand_in, panel
@@ -20,14 +20,19 @@ _MARK_EVERY = 10
 
 
 def curves(
-    grasps: pd.DataFrame, views: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], k: int, prefix: str
+    grasps: Mapping[str, GraspCounts],
+    views: pd.DataFrame,
+    arms: Sequence[str],
+    look: dict[str, Look],
+    k: int,
+    prefix: str,
 ) -> Drawing:
     """Draw the success of the best k grasps over friction, one line an arm."""
     with panel(360, 270) as (figure, axes):
         figure.subplots_adjust(left=0.13, right=0.97, top=0.96, bottom=0.16)
         said = []
         for arm in arms:
-            values = 100 * success_curves(grasps[grasps["arm"] == arm], views[views["arm"] == arm], k)
+            values = 100 * success_curves(grasps[arm], views[views["arm"] == arm], k)
             size = 10 if look[arm].marker == "*" else 6.5
             axes.plot(
                 FRICTIONS,
@@ -49,15 +54,19 @@ def curves(
 
 
 def curves_over_k(
-    grasps: pd.DataFrame, views: pd.DataFrame, arms: Sequence[str], look: dict[str, Look], friction: float, prefix: str
+    grasps: Mapping[str, GraspCounts],
+    views: pd.DataFrame,
+    arms: Sequence[str],
+    look: dict[str, Look],
+    friction: float,
+    prefix: str,
 ) -> Drawing:
     """Draw the success at one friction of the best k grasps over k, one line an arm."""
     with panel(360, 270) as (figure, axes):
         figure.subplots_adjust(left=0.13, right=0.97, top=0.96, bottom=0.16)
         said = []
         for index, arm in enumerate(arms):
-            own = grasps[grasps["arm"] == arm], views[views["arm"] == arm]
-            values = 100 * success_over_k(*own, friction, MOST_RANKS)
+            values = 100 * success_over_k(grasps[arm], views[views["arm"] == arm], friction, MOST_RANKS)
             axes.plot(
                 values.index,
                 values,

@@ -18,6 +18,7 @@ from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.config import Experiment
 from pipeline.config_sections import Split
 from pipeline.report import counts
+from pipeline.report.counts import GraspCounts
 from pipeline.run_folder import STAMP, RunFolder, located
 from pipeline.scorers import PHYSICS
 from pipeline.table_files import TEXT_COLUMNS, WHOLE, WHOLE_VIEW, read_table
@@ -54,8 +55,8 @@ class Setting:
 class RunData:
     """A run as the report needs it; the tables are those of :mod:`pipeline.aggregate`.
 
-    Of the long ones ``grasps`` is counted (:func:`pipeline.report.counts.read`), and ``views`` holds the primary metric
-    of whole views alone.
+    Of the long ones ``counts`` counts the grasps (:func:`pipeline.report.counts.read`), and ``views`` holds the primary
+    metric of whole views alone.
     """
 
     experiment: Experiment
@@ -69,7 +70,7 @@ class RunData:
     crossed: pd.DataFrame
     mediation: pd.DataFrame
     mediation_points: pd.DataFrame
-    grasps: pd.DataFrame
+    counts: dict[tuple[str, ...], GraspCounts]
     views: pd.DataFrame
     problems: list[dict[str, Any]] | None
     timings: pd.DataFrame
@@ -90,6 +91,11 @@ class RunData:
         graded = self.utility[self.utility["scorer"] != PHYSICS]
         keys = graded[["generator", "scorer", "camera"]].drop_duplicates()
         return [Setting(*row) for row in keys.itertuples(index=False, name=None)]
+
+    def counted(self, setting: Setting) -> dict[str, GraspCounts]:
+        """Return the counts of every arm's grasps in a setting."""
+        key = (setting.generator, setting.scorer, setting.camera)
+        return {arm: self.counts.get((*key, arm), GraspCounts()) for arm in self.arms}
 
     def grasps_of(self, setting: Setting, places: Sequence[tuple[int, int]]) -> pd.DataFrame:
         """Return the rows of ``tables/grasps.parquet`` of some scenes and views; of an arm's checkpoints the first's.
@@ -152,7 +158,7 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
         crossed=_csv(folder.tables / "crossed.csv"),
         mediation=_csv(folder.tables / "mediation.csv"),
         mediation_points=_csv(folder.tables / "mediation_points.csv"),
-        grasps=_counted(folder.tables / "grasps.parquet"),
+        counts=_counted(folder.tables / "grasps.parquet"),
         views=_parquet(
             folder.tables / "views.parquet",
             [*_KEYS, "object", experiment.primary_metric],
@@ -188,7 +194,7 @@ def _parquet(path: Path, columns: list[str], filters: Filters) -> pd.DataFrame:
         raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
 
 
-def _counted(path: Path) -> pd.DataFrame:
+def _counted(path: Path) -> dict[tuple[str, ...], GraspCounts]:
     _require(path)
     try:
         return counts.read(path)

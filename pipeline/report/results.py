@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.report import answer, counts, figures, inference, intervals, tables
+from pipeline.report.counts import GraspCounts
 from pipeline.report.exhibits import Figure
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import metric
@@ -40,7 +41,7 @@ def results(data: RunData, setting: Setting, look: dict[str, Look], prefix: str)
         if (both["metric"] == name).any()
     ]
     recovered_table, recovered_note = tables.recovered(data, setting)
-    grasps, views = setting.of(data.grasps), setting.of(data.views)
+    grasps, views = data.counted(setting), setting.of(data.views)
     views = views[views["object"] == -1]
     return {
         "setting": setting,
@@ -78,8 +79,8 @@ def results(data: RunData, setting: Setting, look: dict[str, Look], prefix: str)
     }
 
 
-def _outcomes(data: RunData, grasps: pd.DataFrame, views: pd.DataFrame, prefix: str) -> dict[str, Any]:
-    by_arm = {arm: (grasps[grasps["arm"] == arm], views[views["arm"] == arm]) for arm in data.arms}
+def _outcomes(data: RunData, grasps: dict[str, GraspCounts], views: pd.DataFrame, prefix: str) -> dict[str, Any]:
+    by_arm = {arm: (grasps[arm], views[views["arm"] == arm]) for arm in data.arms}
     ranks = {arm: counts.ranks_by_outcome(*rows) for arm, rows in by_arm.items()}
     candidates = {arm: counts.candidates_by_outcome(*rows) for arm, rows in by_arm.items()}
     empty = {arm: counts.views_without_grasps(*rows) for arm, rows in by_arm.items()}

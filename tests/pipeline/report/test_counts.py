@@ -9,6 +9,8 @@ import pytest
 from grasping.utility import FRICTIONS
 from pipeline.report import counts, inputs, style
 
+SETTING = inputs.Setting("antipodal", "analytic", "realsense")
+
 
 @pytest.fixture(scope="module")
 def data(plain_run) -> inputs.RunData:
@@ -36,7 +38,7 @@ def test_success_over_k_is_success_over_friction_seen_from_the_side(
 ) -> None:
     for arm in data.arms:
         own = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
-        curve = counts.success_over_k(data.grasps[data.grasps["arm"] == arm], own, friction, 50)
+        curve = counts.success_over_k(data.counted(SETTING)[arm], own, friction, 50)
         assert curve.index.tolist() == list(range(1, 51))
         for k in (1, 2, 7, 10, 40, 41, 50):  # a view has forty grasps at most
             assert curve[k] == pytest.approx(naive_success(data, rows, arm, k, friction))
@@ -44,14 +46,14 @@ def test_success_over_k_is_success_over_friction_seen_from_the_side(
 
 def test_success_over_k_of_an_arm_without_grasps_is_zero(data: inputs.RunData) -> None:
     own = data.views[(data.views["arm"] == "partial") & (data.views["object"] == -1)]
-    assert (counts.success_over_k(data.grasps.iloc[:0], own, 0.8, 5) == 0).all()
+    assert (counts.success_over_k(counts.GraspCounts(), own, 0.8, 5) == 0).all()
 
 
 @pytest.mark.parametrize("k", [1, 5, 10])
 def test_success_curves_count_missing_ranks_and_empty_views(data: inputs.RunData, rows: pd.DataFrame, k: int) -> None:
     for arm in data.arms:
         own = data.views[(data.views["arm"] == arm) & (data.views["object"] == -1)]
-        curve = counts.success_curves(data.grasps[data.grasps["arm"] == arm], own, k)
+        curve = counts.success_curves(data.counted(SETTING)[arm], own, k)
         assert curve.tolist() == pytest.approx([naive_success(data, rows, arm, k, friction) for friction in FRICTIONS])
         table = data.utility[(data.utility["arm"] == arm) & (data.utility["split"] == "all")]
         table = table[table["object"] == "all"].set_index("metric")["value"]
@@ -61,7 +63,7 @@ def test_success_curves_count_missing_ranks_and_empty_views(data: inputs.RunData
 
 def test_the_best_ten_are_ten_with_what_is_missing(data: inputs.RunData, rows: pd.DataFrame) -> None:
     own = data.views[(data.views["arm"] == "partial") & (data.views["object"] == -1)]
-    grasps = data.grasps[data.grasps["arm"] == "partial"]
+    grasps = data.counted(SETTING)["partial"]
     shown = counts.ranks_by_outcome(grasps, own)
     assert shown.sum() == pytest.approx(10) and shown["missing"] == pytest.approx(10 / 8)
     naive: dict[str, float] = {}
@@ -74,14 +76,17 @@ def test_the_best_ten_are_ten_with_what_is_missing(data: inputs.RunData, rows: p
     assert counts.views_without_grasps(grasps, own) == 1
 
 
-def test_rows_are_counted_in_pieces_as_at_once(plain_run, rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_counted_in_pieces_as_at_once(plain_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = plain_run.folder.tables / "grasps.parquet"
+    whole = counts.read(path)
     monkeypatch.setattr(counts, "_BATCH", 7)
-    monkeypatch.setattr(counts, "_PARTS", 3)
-    found = counts.read(plain_run.folder.tables / "grasps.parquet")
-    expected = rows.assign(rank=rows["rank"].clip(upper=50)).groupby(counts.COLUMNS).size()
-    assert found["n"].sum() == len(rows)
-    key = {name: found[name].astype(expected.index.get_level_values(name).dtype) for name in counts.COLUMNS}
-    assert found.assign(**key).set_index(counts.COLUMNS)["n"].to_dict() == expected.to_dict()
+    pieces = counts.read(path)
+    assert set(pieces) == set(whole) and len(whole) == 4
+    for key, found in pieces.items():
+        expected = whole[key]
+        assert (found.best, found.every, found.first) == (expected.best, expected.every, expected.first)
+        assert all((found.ranked[scene] == table).all() for scene, table in expected.ranked.items())
+    assert sum(sum(found.every.values()) for found in whole.values()) == len(pd.read_parquet(path))
 
 
 def test_unknown_outcomes_have_a_colour_of_their_own() -> None:

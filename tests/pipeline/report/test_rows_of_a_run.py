@@ -106,6 +106,7 @@ def test_batches_hold_whole_scenes_and_all_rows(made, tmp_path: Path, monkeypatc
 def test_an_interrupted_writing_leaves_what_was_there(made, tmp_path: Path) -> None:
     tables = shutil.copytree(made.folder.tables, tmp_path / "tables")
     before = {path.name: path.read_bytes() for path in tables.iterdir()}
+    (tables / ".grasps.parquet.killed.tmp").write_bytes(b"PAR1")
     with (
         pytest.raises(ArtifactError, match="no such table"),
         row_tables.writing(tables, row_tables.schemas(["analytic"])) as out,
