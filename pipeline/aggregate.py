@@ -41,7 +41,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from tqdm import tqdm
 
 from grasping.utility import METRICS
 from pipeline import agreement as opinions
@@ -98,7 +97,7 @@ def run(experiment: Experiment, run: RunFolder, units: list[SceneUnit]) -> Table
     with row_tables.writing(run.tables, row_tables.schemas(experiment.scorers)) as out:
         run_rows.write(experiment, run, units, out)
     rows = out.written(run.tables)
-    tables = make(experiment, tqdm(rows.batches(), desc="scenes   ", unit="batch", dynamic_ncols=True))
+    tables = make(experiment, rows.batches())
     write(tables, run)
     return tables
 
@@ -114,6 +113,7 @@ def make(experiment: Experiment, batches: Iterable[Rows]) -> Tables:
     gathered = _Gathered(experiment)
     for rows in batches:
         gathered.add(rows)
+        del rows  # else it stays while the next are read
     return gathered.tables()
 
 

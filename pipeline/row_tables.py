@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from grasping.utility import METRICS
 from pipeline.artifacts import ArtifactError, atomic_write
@@ -34,11 +35,13 @@ from pipeline.table_files import ROWS, TEXT_COLUMNS, table_file
 KEYS = ["arm", "replicate", "generator", "scorer", "camera", "split", "scene"]
 """What tells rows of a run apart; ``replicate`` is the place of the checkpoint in its arm's list, 0 for one."""
 
-GROUP_ROWS = 2**15
-"""Rows at which a row group is written: it takes 40 kB of the writer, and a reader holds one for each arm."""
+GROUP_ROWS = {"grasps": 2**15, "views": 2**13, "completion_views": 2**13, "crossed_views": 2**13}
+"""Rows at which a row group is written: one takes 40 kB of the writer, and a reader holds one for each arm."""
 
 BATCH_ROWS = 2**16
 """Grasps at which a batch of scenes is full: some 50 MB while they are worked on. One scene may have more."""
+
+_COPIED = 2**14  # rows of another run's table at once
 
 UNUSED = frozenset({"row", "confidence", "collided", "empty", "observed_distance", "completed_distance", "slip"})
 """Columns of grasps that nothing said of scenes rests on; a batch comes without them."""
@@ -171,7 +174,7 @@ class RowWriter:
         start = sum(map(len, pending))
         self._places[table].extend((number, self._groups[table], start, len(rows)))
         pending.append(_conformed(rows, self.schemas[table]))
-        if start + len(rows) >= GROUP_ROWS:
+        if start + len(rows) >= GROUP_ROWS[table]:
             self._flush(table)
 
     def _flush(self, table: str) -> None:
@@ -235,8 +238,11 @@ class WrittenRows:
         """Walk through the units, as many together as :data:`BATCH_ROWS` allows; all rows of a unit come at once."""
         tables = [_UnitReader(table_file(self.folder, name), self.places[name]) for name in ROWS]
         chosen = list(self._parted())
-        for units, following in zip(chosen, [*chosen[1:], range(0)], strict=True):
-            yield Rows(*(table.read(units, following) for table in tables))
+        following = [*chosen[1:], range(0)]
+        for units, soon in zip(
+            tqdm(chosen, desc="scenes   ", unit="batch", dynamic_ncols=True), following, strict=True
+        ):
+            yield Rows(*(table.read(units, soon) for table in tables))
             pa.default_memory_pool().release_unused()  # else it grows by what every batch happened to need
 
     def _parted(self) -> Iterator[range]:
@@ -311,7 +317,7 @@ def copy(folder: Path, names: Mapping[str, str], out: RowWriter) -> None:
 def _units(path: Path) -> Iterator[pa.Table]:
     """Part a table into runs of rows whose keys are the same."""
     rest: pa.Table | None = None
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=GROUP_ROWS, use_threads=False):
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=_COPIED, use_threads=False):
         rows = pa.Table.from_batches([batch])
         rows = rows if rest is None else pa.concat_tables([rest, rows], promote_options="permissive")
         starts = _starts(rows)

@@ -64,12 +64,10 @@ def _grasps_by_pandas(made) -> pd.DataFrame:
 
 def test_rows_are_those_of_the_units(made, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = {}
-    for name, size in (("GROUP_ROWS", 2**15), ("BATCH_ROWS", 2**16)):
-        assert getattr(row_tables, name) == size
     aggregate.run(made.experiment, made.folder, made.units)
     for name in SAID_OF_SCENES:
         expected[name] = (made.folder.tables / f"{name}.csv").read_bytes()
-    monkeypatch.setattr(row_tables, "GROUP_ROWS", 100)
+    monkeypatch.setattr(row_tables, "GROUP_ROWS", dict.fromkeys(ROWS, 100))
     monkeypatch.setattr(row_tables, "BATCH_ROWS", 300)
     aggregate.run(made.experiment, made.folder, made.units)
     for name, content in expected.items():
@@ -85,7 +83,8 @@ def test_rows_are_those_of_the_units(made, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 def test_batches_hold_whole_scenes_and_all_rows(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_tables, "GROUP_ROWS", 60)
+    monkeypatch.setattr(row_tables, "GROUP_ROWS", dict.fromkeys(ROWS, 60))
+    monkeypatch.setattr(row_tables, "_COPIED", 50)
     monkeypatch.setattr(row_tables, "BATCH_ROWS", 200)
     aggregate.run(made.experiment, made.folder, made.units)
     with row_tables.writing(tmp_path, row_tables.schemas(made.experiment.scorers)) as out:
@@ -123,7 +122,7 @@ from pipeline import aggregate, row_tables
 from pipeline.config import load_experiment
 from pipeline.run_folder import RunFolder
 from pipeline.selection import SceneUnit
-row_tables.GROUP_ROWS, row_tables.BATCH_ROWS = 2**13, 2**13
+row_tables.GROUP_ROWS, row_tables.BATCH_ROWS = dict.fromkeys(row_tables.GROUP_ROWS, 2**13), 2**13
 root = Path(sys.argv[1])
 units = [SceneUnit(scene, "realsense", split, tuple(views)) for scene, split, views in json.loads(sys.argv[2])]
 aggregate.run(load_experiment(root.parent / "trial.yaml"), RunFolder(root), units)
