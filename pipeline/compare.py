@@ -218,7 +218,8 @@ def _comparisons(sources: list[Source], taken: list[Taken], called: Names) -> tu
 
 def _rows(sources: list[Source], taken: list[Taken], folder: RunFolder) -> WrittenRows:
     """Write the rows of the arms that take part below one another."""
-    scorers = tuple(dict.fromkeys(scorer for source in sources for scorer in source.experiment.scorers))
+    asked = [source for source in sources if any(entry.source is source for entry in taken)]
+    scorers = tuple(dict.fromkeys(scorer for source in asked for scorer in source.experiment.scorers))
     with row_tables.writing(folder.tables, row_tables.schemas(scorers)) as out:
         for source in sources:
             names = {entry.arm.name: entry.name for entry in taken if entry.source is source}
