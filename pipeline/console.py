@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import report, summary
-from pipeline.agreement import THRESHOLDS, WHOLE, sentences
+from pipeline.agreement import THRESHOLDS, sentences
 from pipeline.console_run import show_failures
 from pipeline.experiment import RunResult
 from pipeline.scorers import PHYSICS
+from pipeline.table_files import WHOLE
 
 TITLES = {
     "ap": "AP %",
