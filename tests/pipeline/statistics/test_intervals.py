@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.statistics import Estimate, difference, nested_draws, resample_scenes, scene_mean
+from pipeline.statistics import Estimate, difference, nested_draws, resample_scenes, resampling, scene_mean, stratified
 from pipeline.statistics.intervals import TWO_WAY
 
 METHODS = ("auto", "t", "studentised", "percentile")
@@ -252,3 +252,24 @@ def test_nested_draws_have_the_variance_of_crossed_draws() -> None:
     only_seeds = np.repeat(np.arange(5.0)[:, None], 8, axis=1)
     first, other = (nested_draws(only_seeds, np.zeros(8), strata, 100, seed) for seed in (0, 1))
     assert (first != other).any()
+
+
+def test_draws_are_those_of_one_call_however_they_are_made() -> None:
+    strata, draws = ["a"] * 7 + ["b"] * 5, 4_321
+    rng = np.random.default_rng(11)
+    expected = np.hstack([rng.integers(0, 7, (draws, 7)), 7 + rng.integers(0, 5, (draws, 5))])
+    np.testing.assert_array_equal(resample_scenes(strata, draws, 11), expected)
+    for counts, members in zip(resampling.draw_counts((7, 5), draws, 11), (range(7), range(7, 12)), strict=True):
+        assert counts.tolist() == [[row.count(scene) for scene in members] for row in expected.tolist()]
+
+
+def test_many_scenes_are_drawn_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, strata = np.random.default_rng(2).gamma(2.0, size=24), ["a"] * 12 + ["b"] * 12
+    whole = scene_mean(values, strata, method="studentised", seed=3)
+    for module in (resampling, stratified):
+        monkeypatch.setattr(module, "MOST_FLOATS", 36_000)  # of 12 scenes 3,000 draws at once
+    resampling.draw_counts.cache_clear()
+    parts = scene_mean(values, strata, method="studentised", seed=3)
+    assert resampling.draw_counts((12, 12), 10_000, 3)[0].dtype == np.uint16
+    resampling.draw_counts.cache_clear()  # what other tests ask for is floats
+    assert (parts.low, parts.high) == (pytest.approx(whole.low, rel=1e-12), pytest.approx(whole.high, rel=1e-12))
