@@ -97,6 +97,11 @@ class Plan:
         """Return None where the unit is finished and current, else why it has to be made."""
         return why_stale(self.stamp, self.made_from)
 
+    def is_finished(self) -> bool:
+        """Return whether the unit lies in its folder as planned."""
+        stamp = read_stamp(self.stamp)
+        return stamp is not None and stamp.fingerprint == self.fingerprint
+
     def lacking_what_it_wants(self) -> Plan:
         return replace(self, made_from={**self.made_from, **self.without}, wants=())
 
@@ -207,6 +212,8 @@ def make_unit(order: Order) -> Made:
     no_room = isinstance(error, OSError) and (reason := _no_room(error, workshop.work)) is not None
     if no_room:
         line = f"{plan.folder}: cannot be written ({reason})"
+        shutil.rmtree(work, ignore_errors=True)
+    elif plan.is_finished():  # by another, since this worker was believed dead: that must stay
         shutil.rmtree(work, ignore_errors=True)
     elif work.exists():  # what is left of it is for people to look at
         with contextlib.suppress(OSError):

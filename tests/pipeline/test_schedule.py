@@ -22,7 +22,7 @@ from pipeline.engines.local import HereEngine, LocalEngine
 from pipeline.run_folder import FAILURE, STAMP
 from pipeline.run_progress import Progress
 from pipeline.schedule import StageReport, carry_out
-from pipeline.units import Known, Need, Plan, Workshop, blocked_by, put_in_place, wait_for
+from pipeline.units import Known, Need, Order, Plan, Workshop, blocked_by, make_unit, put_in_place, wait_for
 
 # Worker processes import functions by name, so they have to live in an importable module.
 MODULE = """
@@ -236,6 +236,19 @@ def test_files_that_another_machine_shows_late_are_waited_for(world: World) -> N
     (plan.folder / "result.txt").write_text("")  # as a file system shows it before the content has come
     with pytest.raises(FileNotFoundError):
         wait_for(need, 0.0)
+
+
+def test_a_worker_that_was_believed_dead_and_fails_leaves_what_another_has_finished(world: World) -> None:
+    plan = world.plan("first", 0)
+    order = Order(plan, Workshop(world.root / ".work"))
+    assert make_unit(order).error is None
+    failing = replace(order, plan=replace(plan, job=replace(plan.job, what="bad")))
+    assert "cannot be used" in (make_unit(failing).error or "")
+    assert plan.why_stale() is None and (plan.folder / "result.txt").read_text() == "first0"
+    assert not any((world.root / ".work").iterdir())
+    plan.stamp.unlink()  # where nobody has finished it, what is left is for people to look at
+    make_unit(failing)
+    assert plan.folder.is_dir() and not (plan.folder / "result.txt").exists() and not plan.stamp.exists()
 
 
 def _put_often(arguments: tuple[str, str, int]) -> None:
