@@ -69,6 +69,12 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(network, device_ids=ids, static_graph=True)
 
 
+# The last group that this process was in. DDP destroys its share of a group with the GIL held, and destroying a group
+# waits for gloo's threads, which may be waiting for the GIL to drop the tensors of the last exchange: where DDP was the
+# last to hold the group, one run in fifty that ended by an error hung. A Python reference is given up without the GIL.
+_group: distributed.ProcessGroup | None = None
+
+
 @contextmanager
 def join(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     """Meet the other processes that torchrun's environment (WORLD_SIZE, RANK, …) names: nccl on CUDA, else gloo.
@@ -82,7 +88,9 @@ def join(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    global _group
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    _group = distributed.group.WORLD
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size()), device
     finally:
