@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pipeline.run_folder import STAMP, RunFolder, unit_folder
 from pipeline.run_progress import TABLES, Progress
 from pipeline.schedule import StageReport, carry_out
 from pipeline.selection import SceneUnit, select
-from pipeline.units import Known, Plan, Workshop
+from pipeline.units import Known, Plan, clear, open_workshop
 
 UNIT_STAGES = ("observe", "complete", "generate", "score", "explain")
 STAGES = (*UNIT_STAGES, "aggregate", "report")
@@ -88,12 +87,12 @@ def run_experiment(
     progress = Progress(folder.progress_of(share) if of_units else None, execution.engine, share)
     with run_lock(out, execution.share), progress.kept_up():
         if execution.share is None:
-            shutil.rmtree(folder.work, ignore_errors=True)  # left over by what was killed
+            clear(folder.work)  # left over by what was killed
         reports = _carry_out_units(
             experiment, folder, shared, execution, device, of_units, progress, say=say, trust_code=trust_code
         )
         if execution.share is None:
-            shutil.rmtree(folder.work, ignore_errors=True)  # left over by workers that died meanwhile
+            clear(folder.work)  # left over by workers that died meanwhile
         else:
             problems = collect_problems(experiment, folder, shared)
             return RunResult(folder, tuple(reports), tuple(problems))
@@ -151,7 +150,7 @@ def _carry_out_units(
         reports = carry_out(
             plans,
             engine,
-            Workshop(folder.work, execution.store, execution.packed),
+            open_workshop(folder.work, execution.store, execution.packed),
             stages=stages,
             retries=execution.retries,
             progress=progress,

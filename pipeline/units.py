@@ -4,7 +4,8 @@ A unit is planned before what it reads is made: the fingerprint of a finished un
 which its own plan says. So a whole run is planned at once, and each unit begins as soon as what it needs is there.
 
 :func:`make_unit` is what a worker does, on whatever machine. It makes the unit in a folder of its own and puts that in
-place as the last act: what lies in a unit's folder is finished, and a worker that was believed dead harms nobody.
+place as the last act: what lies in a unit's folder is finished, and a worker that was believed dead harms nobody. One
+that outlives its run puts nothing in place any more once the next has begun: see :func:`clear`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Stamp, file_sizes, fingerprint, read_stamp, why_stale, write_stamp
+from pipeline.artifacts import ArtifactError, Stamp, file_sizes, fingerprint, read_stamp, why_stale, write_stamp
 from pipeline.engines import CPU
 from pipeline.failures import software, stderr_kept
 from pipeline.run_folder import STAMP
@@ -33,6 +34,7 @@ LATE = 60.0
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors after which no other unit can be written either."""
 _POLL = 0.2
+_MARK = "run-"
 
 
 @dataclass(frozen=True, slots=True)  # there are tens of thousands
@@ -151,12 +153,55 @@ class Workshop:
         store: finished units of other runs, see :mod:`pipeline.store`; None for none.
         packed: whether a unit's files of single views are joined in one.
         late: seconds to wait for files that a shared file system shows late.
+        mark: file that is there until the run has ended or another has begun (:func:`clear`); nothing is put in place
+            without it. None: not asked for.
     """
 
     work: Path
     store: Path | None = None
     packed: bool = False
     late: float = LATE
+    mark: Path | None = None
+
+    def is_open(self) -> bool:
+        """Return whether units are still wanted."""
+        if self.mark is None:
+            return True
+        try:
+            with self.mark.open():  # not only asked for: a network file system then asks its server
+                return True
+        except OSError:
+            return False
+
+
+def open_workshop(work: Path, store: Path | None = None, packed: bool = False) -> Workshop:
+    """Return where a run's units are made, marked as open.
+
+    Raises:
+        ArtifactError: nothing can be written there.
+    """
+    mark = work / f"{_MARK}{secrets.token_hex(8)}"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise ArtifactError(
+            f"{work}: cannot be written ({error.strerror or error}); make room, or choose another --out"
+        ) from None
+    return Workshop(work, store, packed, mark=mark)
+
+
+def clear(work: Path) -> None:
+    """Remove what runs before have left in the making, and close their workshops to workers of theirs that still live.
+
+    Marks first, then each unit by one rename: what such a worker is about to put in place is whole, or gone.
+    """
+    with contextlib.suppress(OSError):
+        for mark in work.glob(f"{_MARK}*"):
+            mark.unlink()
+        for left in list(work.iterdir()):
+            left.rename(work / secrets.token_hex(8))
+    shutil.rmtree(work, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -213,7 +258,7 @@ def make_unit(order: Order) -> Made:
     if no_room:
         line = f"{plan.folder}: cannot be written ({reason})"
         shutil.rmtree(work, ignore_errors=True)
-    elif plan.is_finished():  # by another, since this worker was believed dead: that must stay
+    elif plan.is_finished() or not workshop.is_open():  # what others have made meanwhile must stay
         shutil.rmtree(work, ignore_errors=True)
     elif work.exists():  # what is left of it is for people to look at
         with contextlib.suppress(OSError):
@@ -235,6 +280,7 @@ def make_unit(order: Order) -> Made:
 def _make(plan: Plan, workshop: Workshop, work: Path) -> tuple[bool, str | None]:
     for need in (*plan.needs, *plan.wants):
         wait_for(need, workshop.late)
+    _see_to_it_that_open(workshop, plan, workshop.late)
     work.mkdir(parents=True)
     store = None
     if workshop.store is not None:
@@ -257,10 +303,20 @@ def _make(plan: Plan, workshop: Workshop, work: Path) -> tuple[bool, str | None]
 
             pack(work)
         write_stamp(work / STAMP, Stamp(plan.made_from, problems, time.perf_counter() - start, file_sizes(work)))
-        if store is not None:
-            remark = store.put(key, work)
+    # After the last file: those that were written after `clear` lie in a folder made anew, without those before.
+    _see_to_it_that_open(workshop, plan)
+    if not stored and store is not None:
+        remark = store.put(key, work)
     put_in_place(work, plan.folder)
     return stored, remark
+
+
+def _see_to_it_that_open(workshop: Workshop, plan: Plan, patience: float = 0.0) -> None:
+    until = time.monotonic() + patience
+    while not workshop.is_open():
+        if time.monotonic() >= until:
+            raise ArtifactError(f"{plan.folder}: not wanted any more, for another run has begun in its folder")
+        time.sleep(_POLL)
 
 
 def _no_room(error: OSError, folder: Path) -> str | None:
@@ -289,18 +345,21 @@ def _stamp_of(folder: Path) -> Stamp:
 def put_in_place(made: Path, folder: Path) -> None:
     """Put a folder where a unit's belongs, in place of what lies there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(10):
-        old = made.with_name(f"{made.name}.old")
+    for turn in range(10):
+        old = made.with_name(f"{made.name}.old{turn}")
         with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
-            shutil.rmtree(old, ignore_errors=True)
         try:
             made.rename(folder)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                with contextlib.suppress(OSError):
+                    old.rename(folder)
                 raise
             # another worker, believed dead, has put the same unit there meanwhile: what is made last stays
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
     raise OSError(errno.EEXIST, "another process keeps writing this unit", str(folder))
 
 

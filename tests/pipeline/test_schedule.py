@@ -22,14 +22,30 @@ from pipeline.engines.local import HereEngine, LocalEngine
 from pipeline.run_folder import FAILURE, STAMP
 from pipeline.run_progress import Progress
 from pipeline.schedule import StageReport, carry_out
-from pipeline.units import Known, Need, Order, Plan, Workshop, blocked_by, make_unit, put_in_place, wait_for
+from pipeline.store import open_store
+from pipeline.units import (
+    Known,
+    Made,
+    Need,
+    Order,
+    Plan,
+    Workshop,
+    blocked_by,
+    clear,
+    make_unit,
+    open_workshop,
+    put_in_place,
+    wait_for,
+)
 
 # Worker processes import functions by name, so they have to live in an importable module.
 MODULE = """
 import errno
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from pipeline.artifacts import atomic_write
 
 @dataclass(frozen=True)
 class Job:
@@ -51,6 +67,14 @@ def work(job):
         os.kill(os.getpid(), 9)
     if job.what == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if job.what.startswith("late"):
+        for half in ("one", "two"):
+            with atomic_write(job.out / half) as stream:
+                stream.write(half.encode())
+            while not (job.log / "go").exists():
+                time.sleep(0.01)
+        if job.what == "late and bad":
+            raise ValueError("too late")
     (job.out / "result.txt").write_text(job.name)
     return [{"view": None, "object": None, "reason": "told"}] if job.what == "problem" else []
 """
@@ -249,6 +273,43 @@ def test_a_worker_that_was_believed_dead_and_fails_leaves_what_another_has_finis
     plan.stamp.unlink()  # where nobody has finished it, what is left is for people to look at
     make_unit(failing)
     assert plan.folder.is_dir() and not (plan.folder / "result.txt").exists() and not plan.stamp.exists()
+
+
+@pytest.mark.parametrize("what", ["late", "late and bad"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_worker_that_outlives_its_run_puts_nothing_in_place_of_what_the_next_makes(
+    world: World, what: str, version: int
+) -> None:
+    """It finds its folder cleared away half-way; the next run makes the same unit, or one of another version."""
+    world.what = {"first0": what}
+    slow, work = world.plan("first", 0), world.root / ".work"
+    store = open_store(world.root / "store")
+    orphan = Order(slow, open_workshop(work, store.root))
+    made: list[Made] = []
+    worker = threading.Thread(target=lambda: made.append(make_unit(orphan)))
+    worker.start()
+    while not list(work.glob("*/one")):
+        time.sleep(0.01)
+    clear(work)
+    assert not work.exists()
+    world.what = {}
+    plan = world.plan("first", 0, version=version)
+    assert make_unit(Order(plan, open_workshop(work))).error is None
+    (world.root / "go").touch()
+    worker.join()
+    assert ("too late" if "bad" in what else "another run has begun in its folder") in str(made[0].error)
+    assert plan.why_stale() is None and {path.name for path in plan.folder.iterdir()} == {"result.txt", STAMP}
+    assert not list(store.units.iterdir())
+    assert [path.name.partition("-")[0] for path in work.iterdir()] == ["run"]
+
+
+def test_what_cannot_be_put_in_place_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "unit").mkdir()
+    (tmp_path / "unit" / "old").touch()
+    (tmp_path / ".work").mkdir()
+    with pytest.raises(FileNotFoundError):
+        put_in_place(tmp_path / ".work" / "cleared", tmp_path / "unit")
+    assert [path.name for path in (tmp_path / "unit").iterdir()] == ["old"] and not any((tmp_path / ".work").iterdir())
 
 
 def _put_often(arguments: tuple[str, str, int]) -> None:
