@@ -302,11 +302,16 @@ class _Schedule:
 
     def _lacks(self, folder: Path) -> None:
         """A unit must do without one that it wants: it is made from something else, and may be current so."""
-        plan = self.plans[folder] = self.plans[folder].lacking_what_it_wants()
+        if folder in self.failures:
+            return
+        before = self.plans[folder]
+        plan = self.plans[folder] = before.lacking_what_it_wants()
         reason = plan.why_stale()
         if reason is not None and folder not in self.stale:
             self.progress.current(plan, -1)
-            self.stale[folder], self.open[folder] = reason, 1
+            others = {need.folder for need in (*before.needs, *before.wants)}
+            waits = sum(folder in self.dependents.get(other, ()) for other in others)
+            self.stale[folder], self.open[folder] = reason, 1 + waits
         elif reason is None and self.stale.pop(folder, None) is not None:
             self.progress.current(plan)
             self.open.pop(folder, None)

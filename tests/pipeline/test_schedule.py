@@ -234,6 +234,37 @@ def test_what_was_made_from_a_unit_that_now_fails_does_not_stay_current(world: W
     assert world.counts() == {"first": (2, 0, 1), "second": (2, 0, 1)}
 
 
+def test_a_unit_that_must_do_without_waits_for_the_rest_of_what_it_reads(world: World) -> None:
+    """It was current; now one that it wants fails, while one that it needs has lost a file and is made again."""
+    needed, wanted, again = (world.plan("first", scene) for scene in range(3))
+    known = Known()
+    known.add([needed, wanted, again])
+    plan = replace(
+        world.plan("second", 0, wanted="there"),
+        needs=(known.need(needed.folder, "no first of 0"),),
+        wants=(known.need(wanted.folder, ""), known.need(again.folder, "")),
+        without={"wanted": None},
+    )
+    world.run([wanted, needed, again, plan])
+    for lost in (wanted, needed, again):
+        (lost.folder / "result.txt").unlink()
+    world.what = {"first1": "bad"}
+    wanted = world.plan("first", 1)
+    (world.root / "begun.txt").unlink()
+    _, second = world.run([wanted, needed, again, plan])  # the first to be tried is the one that fails
+    assert world.begun() == ["first1", "first0", "first2", "second0"]
+    assert second.made == 1 and read_stamp(plan.stamp).made_from["wanted"] is None
+    assert world.counts() == {"first": (0, 2, 1), "second": (0, 1, 0)}
+    # What it needs fails first, then what it wants: it has failed already, and is counted once.
+    world.what = {}
+    world.run([needed, world.plan("first", 1), again, plan])
+    for lost in (wanted, needed):
+        (lost.folder / "result.txt").unlink()
+    world.what = {"first0": "bad", "first1": "bad"}
+    world.run([world.plan("first", 0), wanted, again, plan])
+    assert world.counts()["second"] == (0, 0, 1)
+
+
 def test_a_full_disk_stops_the_run_and_blames_no_unit(world: World) -> None:
     world.what = {"first1": "full"}
     with pytest.raises(ArtifactError, match=r"scene_0001.*No space left on device.*what is finished is kept"):
