@@ -11,7 +11,7 @@ import heapq
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -334,8 +334,12 @@ class _Schedule:
         self.progress.enter(STOPPING)
         tqdm.write("stopping: units in progress are finished first; Ctrl-C again drops them", file=sys.stderr)
         try:
+            for future in list(self.in_flight):
+                if future.cancel():  # it waits for a worker, who may be long in coming
+                    self.progress.ended(self.plans[self.in_flight.pop(future)])
             while self.in_flight:
-                for future in self._ended():
+                # Not from the queue: some that came out of it may not have been looked at when Ctrl-C came.
+                for future in wait(self.in_flight, timeout=EVERY, return_when=FIRST_COMPLETED).done:
                     folder = self.in_flight.pop(future)
                     self.progress.ended(self.plans[folder])
                     if future.exception() is None and future.result().error is None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.engines.local import HereEngine, LocalEngine
 from pipeline.run_folder import FAILURE, STAMP
-from pipeline.run_progress import Progress
+from pipeline.run_progress import WORKING, Progress
 from pipeline.schedule import StageReport, carry_out
 from pipeline.store import open_store
 from pipeline.units import (
@@ -263,6 +264,58 @@ def test_a_unit_that_must_do_without_waits_for_the_rest_of_what_it_reads(world: 
     world.what = {"first0": "bad", "first1": "bad"}
     world.run([world.plan("first", 0), wanted, again, plan])
     assert world.counts()["second"] == (0, 0, 1)
+
+
+class _Interrupted(HereEngine):
+    """Gives what is ended, what is not begun, or Ctrl-C, as it is told."""
+
+    def __init__(self, *gives: str) -> None:
+        self.gives = list(gives)
+
+    def capacity(self, group: str) -> int:
+        return 4
+
+    def submit(self, group: str, function, argument):
+        give = self.gives.pop(0)
+        if give == "Ctrl-C":
+            raise KeyboardInterrupt
+        return Future() if give == "not begun" else super().submit(group, function, argument)
+
+
+class _InterruptedProgress(Progress):
+    def made(self, plan: Plan, made: Made) -> None:
+        super().made(plan, made)
+        if self.state == WORKING:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("gives", [("ended", "not begun", "Ctrl-C"), ("ended", "ended", "ended")])
+def test_ctrl_c_waits_for_nothing_that_has_ended_or_not_begun(world: World, gives: tuple[str, ...]) -> None:
+    plans = [world.plan("first", scene) for scene in range(3)]
+    progress = _InterruptedProgress(world.root / "progress.json", "local")
+    ended: list[str] = []
+
+    def run() -> None:
+        try:
+            carry_out(
+                plans,
+                _Interrupted(*gives),
+                Workshop(world.root / ".work"),
+                stages=("first",),
+                retries=0,
+                progress=progress,
+                say=lambda line: None,
+            )
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+
+    thread = threading.Thread(target=run, daemon=True)  # it may hang
+    thread.start()
+    thread.join(20)
+    assert ended == ["interrupted"]
+    content = json.loads((world.root / "progress.json").read_text())
+    assert (content["state"], content["reason"]) == ("stopped", "interrupted")
+    assert content["units"][0]["made"] == gives.count("ended")
 
 
 def test_a_full_disk_stops_the_run_and_blames_no_unit(world: World) -> None:
