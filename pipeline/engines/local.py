@@ -94,19 +94,21 @@ class _Worker:
         self.idle = False
         given: Future[Any] = Future()
         given.set_running_or_notify_cancel()
-        # The process starts at the first submission, and inherits both.
-        with single_threaded_children(), _interrupts_ignored():
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self._gpu,))
-            try:
-                inner = self._pool.submit(function, argument)
-            except BrokenProcessPool:  # it was killed while it had nothing to do
-                self._pool.shutdown(wait=False)
-                self._pool = None
-                return self.submit(function, argument)
+        try:
+            inner = self._start(function, argument) if self._pool is None else self._pool.submit(function, argument)
+        except BrokenProcessPool:  # it was killed while it had nothing to do
+            inner = self._start(function, argument)
         inner.add_done_callback(lambda done: self._finish(done, given))
         return given
+
+    def _start(self, function: Callable[[Any], Any], argument: Any) -> Future[Any]:
+        """Start a process with its first unit; only meanwhile is Ctrl-C ignored, which is then not heard at all."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(self._gpu,))
+        with single_threaded_children(), _interrupts_ignored():  # the process inherits both
+            return self._pool.submit(function, argument)
 
     def _finish(self, done: Future[Any], given: Future[Any]) -> None:
         error: BaseException | None = None

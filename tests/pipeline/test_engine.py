@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engines import CPU
 from pipeline.engines.batch import run_units
+from pipeline.engines.local import LocalEngine
 
 # Worker processes import functions by name, so they have to live in an importable module.
 MODULE = """
@@ -74,6 +76,19 @@ def test_children_run_single_threaded_and_the_parent_keeps_its_setting(jobs, mon
     outcomes = run_units(jobs.threads, [("a", 0), ("b", 0)], workers=2, title="test")
     assert [outcome.value for outcome in outcomes] == ["1", "1"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_ctrl_c_is_heard_while_units_are_handed_out(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ignored only while a process is started, which inherits that."""
+    engine = LocalEngine(1)
+    try:
+        assert engine.submit(CPU, jobs.work, 1).result(60) == 2
+        (worker,) = engine._workers[CPU]
+        monkeypatch.setattr(worker._pool, "submit", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            engine.submit(CPU, jobs.work, 2)
+    finally:
+        engine.close(now=True)
 
 
 PARENT = """
