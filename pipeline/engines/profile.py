@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.engines import CPU, GPU, EngineError
 
-_WALLTIME = re.compile(r"(?:(\d+)-)?(\d{1,3})(?::(\d{2}))?(?::(\d{2}))?")
+_WALLTIME = re.compile(r"(?:(\d+)-)?(\d{1,5})(?::(\d{2}))?(?::(\d{2}))?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)", re.IGNORECASE)
 
 
@@ -56,10 +56,8 @@ class WorkerGroup(_Frozen):
 
     @field_validator("walltime", mode="before")
     @classmethod
-    def _quoted(cls, walltime: Any) -> Any:
-        if isinstance(walltime, int):  # YAML reads 04:00:00 without quotes as a number of seconds
-            return f"{walltime // 3600:02d}:{walltime // 60 % 60:02d}:{walltime % 60:02d}"
-        return walltime
+    def _in_minutes(cls, walltime: Any) -> Any:
+        return str(walltime) if isinstance(walltime, int) else walltime
 
     @field_validator("walltime")
     @classmethod
@@ -135,6 +133,17 @@ def _seconds(walltime: str) -> float:
     return int(first) * 60.0 + int(second or 0)  # MM[:SS]
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without numbers in base 60: sbatch would take the 86400 that 24:00:00 else becomes for minutes."""
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> int | str:
+    return str(node.value) if ":" in node.value else loader.construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _number)
+
+
 def load_profile(path: Path) -> Profile:
     """Read a profile.
 
@@ -142,7 +151,7 @@ def load_profile(path: Path) -> Profile:
         EngineError: naming the file, the key and, for an unknown key, the nearest known one.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise EngineError(f"{path}: cannot be read ({error.strerror or error}); see configs/slurm/cpu.yaml") from None
     except UnicodeDecodeError:

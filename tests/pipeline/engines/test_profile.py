@@ -30,10 +30,13 @@ def test_shipped_profiles_can_be_used(name: str, groups: set[str]) -> None:
     ("walltime", "seconds"),
     [
         ('"04:00:00"', 14400),
-        ("04:00:00", 14400),  # YAML reads a number in base 60
+        ("04:00:00", 14400),
+        ("24:00:00", 86400),  # YAML reads a number in base 60
         ('"1-12:00:00"', 129600),
         ('"2-0"', 172800),
         ('"90"', 5400),
+        ("90", 5400),  # minutes, not what YAML makes of 00:01:30
+        ("1440", 86400),
         ('"90:30"', 5430),
     ],
 )
