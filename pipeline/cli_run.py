@@ -40,6 +40,7 @@ _STAGES = {
     "score": "Grasps + true geometry -> one row per grasp.",
     "explain": "Rows + what was seen and completed -> why each grasp succeeded or failed.",
 }
+_WHOLE = "Carry out a whole experiment. What is finished and up to date is left alone."
 _TABLES = {
     "aggregate": "Rows -> utility tables and paired comparisons.",
     "report": "Tables -> one self-contained HTML page.",
@@ -76,30 +77,9 @@ def demo(
     _carry_out(experiment, home / "run", device, Execution(workers=workers), None)
 
 
-@app.command(rich_help_panel=MAIN)
-def run(
-    experiment: ExperimentFile,
-    out: Out = None,
-    dataset: Dataset = None,
-    cache: Cache = None,
-    device: DeviceOption = Device.auto,
-    trust_code: TrustCode = False,
-    dry_run: DryRun = False,
-    workers: Workers = 0,
-    engine: EngineOption = EngineName.local,
-    scheduler: Scheduler = None,
-    profile: Profile = None,
-    retries: Retries = 1,
-    store: StoreFolder = None,
-    pack: Pack = False,
-    share: Share = None,
-) -> None:
-    """Carry out a whole experiment. What is finished and up to date is left alone."""
-    told = execution(engine, workers, scheduler, profile, retries, store, pack, share)
-    _experiment(experiment, out, dataset, cache, device, told, None, trust_code, dry_run)
+def _command(stages: tuple[str, ...] | None) -> Callable[..., None]:
+    """Return the command that carries out some stages whose work is done by units, or a whole experiment."""
 
-
-def _stage_command(stage: str) -> Callable[..., None]:
     def command(
         experiment: ExperimentFile,
         out: Out = None,
@@ -115,9 +95,10 @@ def _stage_command(stage: str) -> Callable[..., None]:
         retries: Retries = 1,
         store: StoreFolder = None,
         pack: Pack = False,
+        share: Share = None,
     ) -> None:
-        told = execution(engine, workers, scheduler, profile, retries, store, pack)
-        _experiment(experiment, out, dataset, cache, device, told, (stage,), trust_code, dry_run)
+        told = execution(engine, workers, scheduler, profile, retries, store, pack, share)
+        _experiment(experiment, out, dataset, cache, device, told, stages, trust_code, dry_run)
 
     return command
 
@@ -131,8 +112,9 @@ def _table_command(stage: str) -> Callable[..., None]:
     return command
 
 
+app.command("run", help=_WHOLE, rich_help_panel=MAIN)(_command(None))
 for _stage, _help in _STAGES.items():
-    app.command(_stage, help=_help, rich_help_panel=STAGES)(_stage_command(_stage))
+    app.command(_stage, help=_help, rich_help_panel=STAGES)(_command((_stage,)))
 for _stage, _help in _TABLES.items():
     app.command(_stage, help=_help, rich_help_panel=STAGES)(_table_command(_stage))
 
