@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import ConfigError, Experiment
 from pipeline.engine_options import Execution
@@ -12,6 +13,9 @@ from pipeline.failures import read_failure
 from pipeline.run_folder import RunFolder
 from pipeline.selection import select
 from pipeline.units import Plan
+
+if TYPE_CHECKING:
+    from pipeline.store import Store
 
 FAILED_BEFORE = "not made yet: it failed the last time"
 
@@ -82,6 +86,7 @@ def stale_units(
     of_units = tuple(stage for stage in stages if stage in UNIT_STAGES)
     # The device decides who completes, not what comes out.
     plans = plan_units(experiment, run, units, stages=of_units, device="cpu", trust_code=trust_code, remember=False)
+    store = _store(told.store)
     current = dict.fromkeys(((plan.stage, plan.arm) for plan in plans), 0)
     stale, blocked = [], []
     for plan in plans:
@@ -92,19 +97,21 @@ def stale_units(
         else:
             if not plan.stamp.exists() and read_failure(plan.folder) is not None:
                 reason = FAILED_BEFORE
-            stale.append(Unit(plan.stage, plan.arm, plan.label, reason, _is_stored(plan, told.store)))
+            stale.append(Unit(plan.stage, plan.arm, plan.label, reason, _is_stored(plan, store)))
     tables, report = None, None
     if told.share is None:
         tables, report = _tables_and_report(experiment, run, stages, bool(stale))
     return Stale(run, current, tuple(stale), tuple(blocked), tables, report, told.store)
 
 
-def _is_stored(plan: Plan, root: Path | None) -> bool:
-    from pipeline.store import MARK, Store, find_store
+def _store(root: Path | None) -> Store | None:
+    from pipeline.store import MARK, find_store
 
-    if root is None or not (root / MARK).exists():  # a run would make it
-        return False
-    return find_store(root).entry(Store.key(plan.made_from, plan.scene, plan.camera)).is_dir()
+    return None if root is None or not (root / MARK).exists() else find_store(root)  # a run would make it
+
+
+def _is_stored(plan: Plan, store: Store | None) -> bool:
+    return store is not None and store.entry(store.key(plan.made_from, plan.scene, plan.camera)).is_dir()
 
 
 def _tables_and_report(
