@@ -60,7 +60,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except SystemExit as end:
-        if end.code == INTERRUPTED and not getattr(end, "told", False):  # typer turns Ctrl-C into a silent exit
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into a silent exit
             _fail("interrupted; what is finished is kept, the same command goes on from there", INTERRUPTED)
         raise
     except (ValueError, OSError) as error:
