@@ -26,6 +26,7 @@ from pipeline.explain import CROSSED_FILE, EXPLAINED_COLUMNS, VISIBILITY_FILE
 from pipeline.explain import GRASPS_FILE as EXPLAINED_FILE
 from pipeline.grasp_rows import COLUMNS, TRIAL_COLUMNS
 from pipeline.physics_utility import held_utilities
+from pipeline.progress import shortest_interval
 from pipeline.row_tables import RowWriter, Unit
 from pipeline.run_folder import FAILURE, STAMP, RunFolder, unit_folder, view_file
 from pipeline.score import GRASPS_FILE, VIEWS_FILE
@@ -78,7 +79,9 @@ def write(experiment: Experiment, run: RunFolder, units: list[SceneUnit], out: R
             _check_made_from(unit_folder(run.observations, unit.scene, unit.camera), seen, "observations")
     count = 0
     total = len(list(_members(experiment))) * len(experiment.generators) * len(experiment.scorers) * len(units)
-    with tqdm(total=total, desc="rows     ", unit="unit", dynamic_ncols=True) as progress:
+    with tqdm(
+        total=total, desc="rows     ", unit="unit", dynamic_ncols=True, mininterval=shortest_interval()
+    ) as progress:
         for graded in _graded(experiment, run, units):
             count += _write_scores(experiment, run, graded, out)
             progress.update()
