@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,13 +111,13 @@ class FileHashes:
             known = json.loads(memo.read_text())
             self._known = known if isinstance(known, dict) else {}
 
-    def __call__(self, path: Path) -> str:
+    def __call__(self, path: Path | str) -> str:
         key = str(path)
         if key not in self._seen:  # arms ask for the same files, and a shared file system is slow to tell their state
             self._seen[key] = self._hash(key)
         return self._seen[key]
 
-    def read(self, paths: Iterable[Path]) -> None:
+    def read(self, paths: Iterable[Path | str]) -> None:
         """Hash many files at once, by threads and with a bar: the first look at a whole dataset takes its time."""
         unknown = [key for key in dict.fromkeys(map(str, paths)) if key not in self._seen]
         some = [unknown[first : first + _AT_ONCE] for first in range(0, len(unknown), _AT_ONCE)]
@@ -152,7 +152,7 @@ class FileHashes:
         self._changed = True
         return value
 
-    def many(self, paths: list[Path]) -> str:
+    def many(self, paths: Sequence[Path | str]) -> str:
         return fingerprint([self(path) for path in paths])
 
     def save(self) -> None:

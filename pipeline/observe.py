@@ -116,7 +116,11 @@ def plans(experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes
     datasets: dict[str, GraspNetDataset] = {
         camera: GraspNetDataset(experiment.dataset.root, camera) for camera in experiment.dataset.cameras
     }
-    files = {unit: [datasets[unit.camera].view_files(unit.scene, view) for view in unit.views] for unit in units}
+    # As text: of a full split they are 400,000, and a Path takes 1 kB.
+    files = {
+        unit: [[str(path) for path in datasets[unit.camera].view_files(unit.scene, view)] for view in unit.views]
+        for unit in units
+    }
     hashes.read(path for of_views in files.values() for paths in of_views for path in paths)
     result = []
     for unit in units:
