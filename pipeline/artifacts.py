@@ -104,12 +104,16 @@ class FileHashes:
 
     def __init__(self, memo: Path) -> None:
         self._memo = memo
-        self._known: dict[str, list[Any]] = {}
+        self._known = self._remembered()
+        self._new: dict[str, list[Any]] = {}
         self._seen: dict[str, str] = {}  # by text: of a full split are 230,000 files, and a Path takes 1 kB
-        self._changed = False
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(memo.read_text())
-            self._known = known if isinstance(known, dict) else {}
+
+    def _remembered(self) -> dict[str, list[Any]]:
+        try:
+            known = json.loads(self._memo.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
 
     def __call__(self, path: Path | str) -> str:
         key = str(path)
@@ -148,17 +152,21 @@ class FileHashes:
         if isinstance(known, list) and known[:2] == seen:
             return str(known[2])
         value = file_hash(Path(key))
-        self._known[key] = [*seen, value]
-        self._changed = True
+        self._known[key] = self._new[key] = [*seen, value]
         return value
 
     def many(self, paths: Sequence[Path | str]) -> str:
         return fingerprint([self(path) for path in paths])
 
     def save(self) -> None:
-        if self._changed:
-            write_json(self._memo, self._known)
-            self._changed = False
+        """Write down what was hashed, beside what others have: each task of a job array hashes its own scenes."""
+        if not self._new:
+            return
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # where it cannot be had in time, who writes last is remembered
+                held.enter_context(filelock.FileLock(f"{self._memo}.lock", timeout=60))
+            write_json(self._memo, self._remembered() | self._new)
+        self._new = {}
 
 
 @dataclass(frozen=True)

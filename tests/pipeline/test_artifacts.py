@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,28 @@ def test_hashes_follow_the_content(tmp_path: Path) -> None:
     path.write_bytes(b"three")
     assert FileHashes(memo)(path) == file_hash(path) != first
     assert hashes(tmp_path / "none") == "absent"
+
+
+def _remember(memo: str, names: list[str]) -> None:
+    hashes = FileHashes(Path(memo))
+    for name in names:
+        hashes(Path(name))
+    hashes.save()
+
+
+def test_processes_that_hash_at_once_remember_all(tmp_path: Path) -> None:
+    """As tasks of a job array do, each for its own scenes."""
+    names = [str(tmp_path / f"file{i}") for i in range(400)]
+    for name in names:
+        Path(name).write_text(name)
+    memo = tmp_path / "memo.json"
+    context = multiprocessing.get_context("fork")
+    tasks = [context.Process(target=_remember, args=(str(memo), names[first::8])) for first in range(8)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    assert set(json.loads(memo.read_text())) == set(names)
 
 
 def test_second_run_on_a_folder_is_refused(tmp_path: Path) -> None:
