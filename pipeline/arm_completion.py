@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import file_hash
+from pipeline.artifacts import ArtifactError, file_hash, fingerprint
 from pipeline.command_completer import FORMAT_VERSION as COMMAND_FORMAT
 from pipeline.command_completer import CommandCompleter, named_files
 from pipeline.config import Arm
@@ -142,7 +142,18 @@ def completion_of(arm: Arm, device: str, trust_code: bool, identity: str) -> Any
 
     Args:
         arm, device, trust_code: as of :func:`describe_arm`.
-        identity: of what it depends on, so that a worker that outlives a run never completes with what has changed.
+        identity: fingerprint of what it depends on, as planned: hours may lie between, and a worker may outlive a run.
+
+    Raises:
+        ArtifactError: if it depends on something else by now, which must not pass for what was planned.
     """
     _, load = describe_arm(arm, device, trust_code)
-    return None if load is None else load()
+    loaded = None if load is None else load()
+    made_from, _ = describe_arm(arm, device, trust_code)  # as it is after loading: it may change meanwhile
+    if fingerprint(made_from) != identity:
+        what = f"the checkpoint {arm.checkpoint}" if arm.completion == "checkpoint" else "what its command is made of"
+        raise ArtifactError(
+            f"arm {arm.name}: {what} has changed since the run began; let it rest and run again: what was completed "
+            "before is then made anew"
+        )
+    return loaded

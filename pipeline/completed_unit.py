@@ -60,9 +60,9 @@ class Job:
     surfaces: TrueSurfaces
     density: float
     seed: int
+    identity: str
     device: str = "cpu"
     trust_code: bool = False
-    identity: str = ""
 
 
 def complete_unit(job: Job) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 from completion.completer import Completer
 from grasping.clouds import voxel_downsample
 from pipeline import completed_unit
-from pipeline.arm_completion import network_completion
-from pipeline.artifacts import FileHashes, derive_seed
+from pipeline.arm_completion import describe_arm, network_completion
+from pipeline.artifacts import ArtifactError, FileHashes, derive_seed, fingerprint
 from pipeline.cloud_files import load_clouds, load_observation, save_observation
 from pipeline.completed_unit import METRICS_FILE, TOO_FEW, Job, complete_unit
 from pipeline.config import Arm
@@ -40,18 +41,25 @@ def observed(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+def completing(job: Job, arm: Arm) -> Job:
+    return replace(job, arm=arm, identity=fingerprint(describe_arm(arm, "cpu")[0]))
+
+
 @pytest.fixture
 def job(tiny_dataset: Path, tiny_cache: Path, tiny_checkpoint: Path, observed: Path, tmp_path: Path) -> Job:
     dataset = GraspNetDataset(tiny_dataset, "realsense")
-    return Job(
-        arm=Arm(name="net", checkpoint=str(tiny_checkpoint)),
+    arm = Arm(name="net", checkpoint=str(tiny_checkpoint))
+    job = Job(
+        arm=arm,
         unit=SceneUnit(160, "realsense", "test_novel", (0, 64, 128)),  # 64 could not be observed
         observations=observed,
         out=tmp_path / "out",
         surfaces=TrueSurfaces(dataset, tiny_cache, FileHashes(tmp_path / "hashes.json")).of_scene(160),
         density=DENSITY,
         seed=3,
+        identity="",
     )
+    return completing(job, arm)
 
 
 def test_objects_of_several_views_come_out_as_each_does_alone(job: Job, tiny_checkpoint: Path) -> None:
@@ -86,7 +94,7 @@ def test_objects_of_several_views_come_out_as_each_does_alone(job: Job, tiny_che
 @pytest.mark.parametrize("completion", ["checkpoint", "truth", "none"])
 def test_how_many_views_are_gathered_changes_nothing(job: Job, completion: str, monkeypatch) -> None:
     if completion != "checkpoint":
-        job = replace(job, arm=Arm(name="it", completion=completion))
+        job = completing(job, Arm(name="it", completion=completion))
     assert [len(views) for views in completed_unit._gathered(job)] == [2]
     problems = complete_unit(job)
     monkeypatch.setattr(completed_unit, "AT_ONCE", 1)
@@ -100,3 +108,19 @@ def test_how_many_views_are_gathered_changes_nothing(job: Job, completion: str, 
         assert first.status == second.status
         np.testing.assert_array_equal(first.points, second.points)
         np.testing.assert_array_equal(first.ids_of_points, second.ids_of_points)
+
+
+def test_weights_that_changed_after_the_plan_do_not_pass_for_those_planned(
+    job: Job, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in training"
+    shutil.copytree(tiny_checkpoint, folder)
+    job = completing(job, Arm(name="net", checkpoint=str(folder)))
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-4] + bytes(4))
+    with pytest.raises(ArtifactError, match=r"arm net: the checkpoint .*in training has changed since .* run again"):
+        complete_unit(job)
+    assert not job.out.exists()
+    (folder / "model.safetensors").write_bytes(weights)
+    complete_unit(job)
+    assert view_file(job.out, 0, ".npz").exists()
