@@ -81,6 +81,9 @@ def run_units(
             except KeyboardInterrupt:
                 own.close(now=True)
             raise
+        except BaseException:
+            own.close(now=True)
+            raise
         finally:
             own.close()
 

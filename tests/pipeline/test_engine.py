@@ -99,6 +99,7 @@ from pipeline.engines.batch import run_units
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores Ctrl-C for what it runs in background
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as the command does
     folder, seconds = sys.argv[1], float(sys.argv[2])
     run_units(sleep, [(f"unit {i}", (f"{folder}/{i}", seconds)) for i in range(9)], workers=2, title="test")
 """
@@ -128,6 +129,19 @@ def test_ctrl_c_says_what_it_waits_for_and_finishes_the_units_in_progress(jobs, 
     assert "units in progress are finished first" in errors
     done = {path.stem for path in (tmp_path / "units").glob("*.done")}
     assert {"0", "1"} <= done and len(done) <= 4  # two run, at most two more were queued for the workers
+
+
+def test_sigterm_drops_the_units_in_progress(jobs, tmp_path: Path) -> None:
+    process = _begun(tmp_path, jobs, 600.0)
+    process.terminate()
+    try:
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    for name in "01":
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "units" / name).read_text()), 0)
 
 
 def test_a_second_ctrl_c_drops_the_units_in_progress(jobs, tmp_path: Path) -> None:
