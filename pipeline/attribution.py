@@ -34,7 +34,7 @@ from pipeline.scene_values import (
     SceneNumbers,
     ViewValues,
     groups,
-    plain,
+    means,
 )
 from pipeline.scorers import PHYSICS
 from pipeline.statistics import difference
@@ -206,11 +206,8 @@ class _Lists:
         """Sum an amount of grasps by list and level: ``(L, width)``."""
         there = self.of_grasp >= 0
         keys = self.of_grasp[there] * width + codes[there]
-        # As pandas sums: with compensation, so that the last digit does not depend on the order of large and small.
-        summed = pd.Series(amounts[there]).groupby(keys).sum()
-        result = np.zeros(len(self.views) * width)
-        result[summed.index.to_numpy()] = summed.to_numpy()
-        return result.reshape(len(self.views), width)
+        summed = np.bincount(keys, amounts[there], len(self.views) * width).astype(np.float64, copy=False)
+        return summed.reshape(len(self.views), width)
 
     def by_view(self, values: FloatArray) -> dict[str, ViewValues]:
         """Arrange ``(L, M)`` values by arm."""
@@ -322,10 +319,10 @@ class _Occlusion:
         level = np.asarray(binned(objects["visible_fraction"], VISIBLE))
         for name, found in self._found.items():
             key = ["arm", "replicate", "split", "scene", "view"]
-            own = plain(objects.loc[level == name, [*key, "object", self._metric]])
-            means = own.groupby(key, as_index=False)[[self._metric]].mean()
-            measured = Measured.of(means, [self._metric], self._numbers)
-            found.add({str(arm): measured.by_view(rows) for (arm,), rows in groups(means, ["arm"])}, (name,))
+            own = objects.loc[level == name, [*key, "object", self._metric]]
+            by_view = means(own, key, [self._metric])
+            measured = Measured.of(by_view, [self._metric], self._numbers)
+            found.add({str(arm): measured.by_view(rows) for (arm,), rows in groups(by_view, ["arm"])}, (name,))
             self._counts[name] += len(own[["scene", "view", "object"]].drop_duplicates())
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from pipeline.scene_values import (
     SceneValues,
     ViewValues,
     groups,
-    plain,
+    means,
 )
 from pipeline.statistics import compare, difference, holm, recovered_utility, scene_differences, scene_mean
 from pipeline.table_files import WHOLE, WHOLE_VIEW
@@ -43,9 +43,7 @@ RECOVERED_COLUMNS = ["arm", *SETTING, "split", "metric", "value", "ci_low", "ci_
 def with_means(completion: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     """Add one row a view, object -1: the mean over its objects."""
     keys = ["arm", "replicate", *SETTING, "split", "scene", "view"]
-    whole = plain(completion[[*keys, *metrics]]).groupby(keys, as_index=False)[metrics].mean()
-    whole = whole.assign(object=WHOLE_VIEW)
-    return pd.concat([completion, whole], ignore_index=True)
+    return pd.concat([completion, means(completion, keys, metrics).assign(object=WHOLE_VIEW)], ignore_index=True)
 
 
 def mean_of_objects(pairs: Sequence[tuple[ViewValues, ViewValues]]) -> tuple[ViewValues, ViewValues]:
@@ -68,8 +66,8 @@ def mean_of_objects(pairs: Sequence[tuple[ViewValues, ViewValues]]) -> tuple[Vie
         for total, part in zip(sums, values, strict=True):
             total[at] += np.where(known, part, 0.0)
     with np.errstate(invalid="ignore"):
-        means = [np.where(counts > 0, total / counts, np.nan) for total in sums]
-    one, other = (ViewValues(views, side.checkpoints, values) for side, values in zip(pairs[0], means, strict=True))
+        averaged = [np.where(counts > 0, total / counts, np.nan) for total in sums]
+    one, other = (ViewValues(views, side.checkpoints, values) for side, values in zip(pairs[0], averaged, strict=True))
     return one, other
 
 

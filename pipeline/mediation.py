@@ -23,7 +23,7 @@ from pipeline.attribution import object_metric
 from pipeline.config import Experiment
 from pipeline.estimates import SETTING, joined
 from pipeline.row_tables import Rows
-from pipeline.scene_values import VIEWS, SceneNumbers, groups
+from pipeline.scene_values import VIEWS, SceneNumbers, groups, means
 from pipeline.statistics import clustered_slope, mediated
 from pipeline.table_files import WHOLE_VIEW
 
@@ -114,20 +114,19 @@ class Mediation:
         )
         both = both.dropna(subset=_NAMES)
         # Checkpoints are averaged within a view first, so that arms with unlike numbers of them pair.
-        return {str(arm): both.iloc[rows].groupby("at")[_NAMES].mean() for (arm,), rows in groups(both, ["arm"])}
+        return {
+            str(arm): means(both.iloc[rows], ["at"], _NAMES).set_index("at").sort_index()
+            for (arm,), rows in groups(both, ["arm"])
+        }
 
     def _paired(self, one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
         """Pair two arms by view, and average by scene and object."""
         common = one.index.intersection(other.index)
         differences = one.loc[common] - other.loc[common]
         view, item = np.divmod(differences.index.to_numpy(np.int64), _OBJECTS)
-        at = (view // VIEWS) * _OBJECTS + item
-        points = differences.groupby(at).mean()
-        scene, item = np.divmod(points.index.to_numpy(np.int64), _OBJECTS)
-        names = [self._numbers.names[number] for number in scene.tolist()]
-        points = points.reset_index(drop=True)
-        points.insert(0, "object", item)
-        points.insert(0, "scene", np.array([scene for _, scene in names], dtype=np.int64))
+        points = means(differences.assign(scene=view // VIEWS, object=item), ["scene", "object"], _NAMES)
+        names = [self._numbers.names[number] for number in points["scene"].tolist()]
+        points["scene"] = np.array([scene for _, scene in names], dtype=np.int64)
         points.insert(0, "split", [split for split, _ in names])
         return points
 

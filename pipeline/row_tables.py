@@ -39,8 +39,9 @@ GROUP_ROWS = {"grasps": 2**15, "views": 2**13, "completion_views": 2**13, "cross
 """Rows at which a row group is written: one takes 40 kB of the writer, and a reader holds one for each arm."""
 
 BATCH_ROWS = 2**16
-"""Grasps at which a batch of scenes is full: some 50 MB while they are worked on. One scene may have more."""
+"""Rows at which a batch of scenes is full: some 50 MB while they are worked on. One scene may have more."""
 
+_PIECES = 128  # units at which a row group is written too: a table of few rows takes 40 kB all the same
 _COPIED = 2**14  # rows of another run's table at once
 
 UNUSED = frozenset({"row", "confidence", "collided", "empty", "observed_distance", "completed_distance", "slip"})
@@ -142,10 +143,10 @@ def writing(folder: Path, schemas: Schemas) -> Iterator[RowWriter]:
         writer = RowWriter(streams, schemas)
         try:
             yield writer
+            writer.close()
         except BaseException:
             writer.abandon()
             raise
-        writer.close()
 
 
 class RowWriter:
@@ -174,7 +175,7 @@ class RowWriter:
         start = sum(map(len, pending))
         self._places[table].extend((number, self._groups[table], start, len(rows)))
         pending.append(_conformed(rows, self.schemas[table]))
-        if start + len(rows) >= GROUP_ROWS[table]:
+        if start + len(rows) >= GROUP_ROWS[table] or len(pending) >= _PIECES:
             self._flush(table)
 
     def _flush(self, table: str) -> None:
@@ -246,8 +247,9 @@ class WrittenRows:
             pa.default_memory_pool().release_unused()  # else it grows by what every batch happened to need
 
     def _parted(self) -> Iterator[range]:
-        of, counts = self.places["grasps"][:, 0], self.places["grasps"][:, 3]
-        rows = np.bincount(of, counts, self.units)
+        # Of all tables: scenes without grasps have rows of views all the same.
+        places = np.concatenate(list(self.places.values()))
+        rows = np.bincount(places[:, 0], places[:, 3], self.units)
         start, total = 0, 0
         for unit in range(self.units):
             if unit > start and total + rows[unit] > BATCH_ROWS:
@@ -269,7 +271,7 @@ class _UnitReader:
         self._held: dict[int, pa.Table] = {}
 
     def read(self, units: range, following: range) -> pd.DataFrame:
-        pieces = [self._group(group).slice(start, count) for _, group, start, count in self._of(units)]
+        pieces = [self._group(group).slice(start, count) for group, start, count in _runs(self._of(units))]
         soon = set(self._of(following)[:, 1].tolist())
         self._held = {group: table for group, table in self._held.items() if group in soon}
         if not pieces:
@@ -288,6 +290,18 @@ class _UnitReader:
         return self._held[number]
 
 
+def _runs(places: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Walk through row group, first row and how many, with units that lie one behind another as one.
+
+    Args:
+        places: ``(n, 4)`` as in :class:`WrittenRows`, in the order of the file.
+    """
+    _, group, start, count = places.T
+    apart = (group[1:] != group[:-1]) | (start[1:] != start[:-1] + count[:-1])
+    for own in np.split(places, np.flatnonzero(apart) + 1) if len(places) else ():
+        yield int(own[0, 1]), int(own[0, 2]), int(own[:, 3].sum())
+
+
 def copy(folder: Path, names: Mapping[str, str], out: RowWriter) -> None:
     """Put the rows of another run below those that are written.
 
@@ -300,25 +314,29 @@ def copy(folder: Path, names: Mapping[str, str], out: RowWriter) -> None:
         ArtifactError: if one of the tables is missing or broken.
     """
     for table in ROWS:
-        path = table_file(folder, table)
-        try:
-            for rows in _units(path):
-                arm = rows.column("arm")[0].as_py()
-                if arm in names:
-                    unit = rows.column("camera")[0].as_py(), int(rows.column("scene")[0].as_py())
-                    named = pa.repeat(pa.scalar(names[arm], pa.large_string()), len(rows))
-                    out.add(table, unit, rows.set_column(rows.column_names.index("arm"), "arm", named))
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: no such table; run `aggregate` first") from None
-        except (OSError, pa.ArrowException) as error:
-            raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
+        for rows in _units(table_file(folder, table)):
+            arm = rows.column("arm")[0].as_py()
+            if arm in names:
+                unit = rows.column("camera")[0].as_py(), int(rows.column("scene")[0].as_py())
+                named = pa.repeat(pa.scalar(names[arm], pa.large_string()), len(rows))
+                out.add(table, unit, rows.set_column(rows.column_names.index("arm"), "arm", named))
+
+
+def _pieces(path: Path) -> Iterator[pa.Table]:
+    """Read a table, some rows at a time; what goes wrong with these rows elsewhere is not this file's fault."""
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=_COPIED, use_threads=False):
+            yield pa.Table.from_batches([batch])
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such table; run `aggregate` first") from None
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path}: broken ({error}); run `aggregate` again") from None
 
 
 def _units(path: Path) -> Iterator[pa.Table]:
     """Part a table into runs of rows whose keys are the same."""
     rest: pa.Table | None = None
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=_COPIED, use_threads=False):
-        rows = pa.Table.from_batches([batch])
+    for rows in _pieces(path):
         rows = rows if rest is None else pa.concat_tables([rest, rows], promote_options="permissive")
         starts = _starts(rows)
         for start, end in itertools.pairwise(starts):

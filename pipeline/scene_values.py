@@ -131,22 +131,26 @@ class Measured:
         return ViewValues(views, places, values)
 
 
-def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with its categories as texts: pandas sums by the ones in another order than by the others."""
-    kinds = {name: object for name, kind in table.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
-    return table.astype(kinds)
+def means(table: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the means of metrics by columns of texts and numbers, in no certain order; NaN where all are NaN.
+
+    Values are added one after the other. Those of pandas differ in the last digit by what stands beside a group.
+    """
+    codes, _ = _coded(table, keys)
+    _, first, at = np.unique(codes, return_index=True, return_inverse=True)
+    values = table[list(metrics)].to_numpy(dtype=np.float64)
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        found = _sums(at, np.where(known, values, 0.0), len(first)) / _sums(at, known.astype(np.float64), len(first))
+    columns = {name: found[:, place] for place, name in enumerate(metrics)}
+    return table[list(keys)].iloc[first].reset_index(drop=True).assign(**columns)
 
 
 def groups(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], IntArray]]:
     """Part a table by columns of texts and numbers: what each part has in them, and its rows, in no certain order."""
     if not len(table):
         return []
-    codes = np.zeros(len(table), dtype=np.int64)
-    labels = []
-    for name in keys:
-        own, uniques = pd.factorize(table[name])
-        codes = codes * (len(uniques) + 1) + own
-        labels.append((own, uniques))
+    codes, labels = _coded(table, keys)
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) != 0])
     result = []
@@ -154,6 +158,17 @@ def groups(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[Any, ..
         key = tuple(_plain(uniques[own[rows[0]]]) for own, uniques in labels)
         result.append((key, rows))
     return result
+
+
+def _coded(table: pd.DataFrame, keys: Sequence[str]) -> tuple[IntArray, list[tuple[IntArray, Any]]]:
+    """Return a number for each row that rows alike in ``keys`` share, and of each column the codes and its values."""
+    codes = np.zeros(len(table), dtype=np.int64)
+    labels: list[tuple[IntArray, Any]] = []
+    for name in keys:
+        own, uniques = pd.factorize(table[name])
+        codes = codes * (len(uniques) + 1) + own
+        labels.append((own, uniques))
+    return codes, labels
 
 
 def _plain(value: Any) -> Any:
@@ -169,6 +184,18 @@ class _Part:
     scenes: IntArray
     counts: NDArray[np.int32]
     means: list[FloatArray]
+
+    def followed(self, other: _Part) -> _Part | None:
+        """Return one part with the scenes of both, or None where they do not have the same in them."""
+        if (self.checkpoints, self.names) != (other.checkpoints, other.names):
+            return None
+        return _Part(
+            self.checkpoints,
+            self.names,
+            np.concatenate([self.scenes, other.scenes]),
+            np.concatenate([self.counts, other.counts]),
+            [np.concatenate(pair) for pair in zip(self.means, other.means, strict=True)],
+        )
 
 
 def _sums(at: IntArray, x: FloatArray, scenes: int) -> FloatArray:
@@ -205,7 +232,15 @@ class Gathered:
             _sums(at, np.where(full[:, None], x, 0.0), len(scenes)) / np.maximum(counts, 1)[:, None] for x in values
         ]
         checkpoints = [tuple(arm.checkpoints.tolist()) for arm in arms]
-        self._parts.append(_Part(checkpoints, tuple(names), scenes, counts.astype(np.int32), means))
+        part = _Part(checkpoints, tuple(names), scenes, counts.astype(np.int32), means)
+        # Means of a scene or two take more memory as arrays than as numbers, so parts of one size become one.
+        while self._parts and len(self._parts[-1].scenes) <= len(part.scenes):
+            both = self._parts[-1].followed(part)
+            if both is None:
+                break
+            self._parts.pop()
+            part = both
+        self._parts.append(part)
 
     def checkpoints(self) -> list[tuple[int, ...]]:
         """Return the places of checkpoints that any batch has, for each arm."""
