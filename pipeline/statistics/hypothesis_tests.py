@@ -8,7 +8,8 @@ from scipy import stats
 
 FloatArray = NDArray[np.float64]
 
-_CHUNK = 4_096
+_CHUNK = 4_096  # part of what is drawn
+_FLOATS = 2**19  # of flips that a product makes floats at once, 4 MB: all where scenes are at most 128
 _TIE = 1e-9  # of the sum of |d|, or the largest: what differs by rounding alone is one and the same
 
 
@@ -36,7 +37,8 @@ def sign_flip(differences: ArrayLike, *, draws: int = 10_000, seed: int = 0) -> 
     for start in range(0, draws, _CHUNK):
         flips = rng.integers(0, 2, (min(_CHUNK, draws - start), len(d)), dtype=np.int8)
         # The sum with some signs flipped is the sum less twice what was flipped.
-        hits += int(np.count_nonzero(np.abs(d.sum() - 2 * (flips @ d)) >= least))
+        flipped = np.concatenate([part @ d for part in np.array_split(flips, -(-flips.size // _FLOATS))])
+        hits += int(np.count_nonzero(np.abs(d.sum() - 2 * flipped) >= least))
     return (hits + 1) / (draws + 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,8 @@ MOST_FLOATS = 2**21
 """Numbers that a product takes at once, 17 MB: 10,000 draws of 209 scenes, or 2,097 draws of 1,000."""
 
 _ROUNDING = 1e-12
-_CHUNK = 2_000  # draws at a time: 2,000 x 90 scenes are 1.4 MB
+_CHUNK = 2_000  # nested draws at a time, part of what is drawn
+_AT_ONCE = 2**18  # scenes drawn or counted at a time: 2 MB
 _TRAINING_SEEDS = 1  # stream of its own beside that of the scenes, so that both arms of a ratio see the same scenes
 
 
@@ -45,15 +46,18 @@ def _picks(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[Picks, ...]:
 
     A table of results asks for the same strata again and again, hence the cache; the arrays are read-only.
     """
+    return tuple(_drawn(sizes, draws, seed))
+
+
+def _drawn(sizes: tuple[int, ...], draws: int, seed: int) -> Iterator[Picks]:
     rng = np.random.default_rng(seed)
-    drawn = []
     for size in sizes:
-        picks = np.empty((draws, size), dtype=np.uint16 if size < 2**16 else np.uint32)
-        for start in range(0, draws, _CHUNK):  # the generator's numbers are eight bytes each
-            picks[start : start + _CHUNK] = rng.integers(0, size, (min(_CHUNK, draws - start), size))
+        picks: Picks = np.empty((draws, size), dtype=np.uint16 if size < 2**16 else np.uint32)
+        step = max(_AT_ONCE // size, 1)
+        for start in range(0, draws, step):  # the generator's numbers are eight bytes each
+            picks[start : start + step] = rng.integers(0, size, (min(step, draws - start), size))
         picks.flags.writeable = False
-        drawn.append(picks)
-    return tuple(drawn)
+        yield picks
 
 
 @lru_cache(maxsize=4)
@@ -64,11 +68,13 @@ def draw_counts(sizes: tuple[int, ...], draws: int, seed: int) -> tuple[NDArray[
     Cached and read-only, as draws are.
     """
     counts = []
-    for picks in _picks(sizes, draws, seed):
+    for picks in _drawn(sizes, draws, seed):  # not the cached ones: where nothing else asks for these, they go again
         size = picks.shape[1]
-        found = np.empty(picks.shape, dtype=np.float64 if picks.size <= MOST_FLOATS else picks.dtype)
-        for start in range(0, draws, _CHUNK):
-            part = picks[start : start + _CHUNK].astype(np.int64)
+        # Of 256 times one scene in a draw the chance is below 10^-500.
+        found = np.empty(picks.shape, dtype=np.float64 if picks.size <= MOST_FLOATS else np.uint8)
+        step = max(_AT_ONCE // size, 1)
+        for start in range(0, draws, step):
+            part = picks[start : start + step].astype(np.int64)
             part += size * np.arange(len(part))[:, None]
             found[start : start + len(part)] = np.bincount(part.ravel(), minlength=part.size).reshape(part.shape)
         found.flags.writeable = False

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from pipeline.statistics import holm, sign_flip, wilcoxon
+from pipeline.statistics import holm, hypothesis_tests, sign_flip, wilcoxon
 
 differences = st.lists(
     st.integers(-8, 8).map(lambda k: k / 10), min_size=2, max_size=9
@@ -88,3 +88,10 @@ def test_holm_is_that_of_statsmodels_over_what_is_known(p: list[float]) -> None:
 def test_holm_by_hand() -> None:
     np.testing.assert_allclose(holm([0.01, 0.04, np.nan, 0.03]), [0.03, 0.06, np.nan, 0.06])
     assert holm([]).shape == (0,)
+
+
+def test_many_scenes_are_flipped_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = np.random.default_rng(3).normal(0.1, 1.0, 40)
+    whole = sign_flip(d, seed=5)
+    monkeypatch.setattr(hypothesis_tests, "_FLOATS", 10_000)
+    assert sign_flip(d, seed=5) == whole

@@ -254,7 +254,8 @@ def test_nested_draws_have_the_variance_of_crossed_draws() -> None:
     assert (first != other).any()
 
 
-def test_draws_are_those_of_one_call_however_they_are_made() -> None:
+def test_draws_are_those_of_one_call_however_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "_AT_ONCE", 9_001)
     strata, draws = ["a"] * 7 + ["b"] * 5, 4_321
     rng = np.random.default_rng(11)
     expected = np.hstack([rng.integers(0, 7, (draws, 7)), 7 + rng.integers(0, 5, (draws, 5))])
@@ -270,6 +271,6 @@ def test_many_scenes_are_drawn_in_parts_as_at_once(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "MOST_FLOATS", 36_000)  # of 12 scenes 3,000 draws at once
     resampling.draw_counts.cache_clear()
     parts = scene_mean(values, strata, method="studentised", seed=3)
-    assert resampling.draw_counts((12, 12), 10_000, 3)[0].dtype == np.uint16
+    assert resampling.draw_counts((12, 12), 10_000, 3)[0].dtype == np.uint8
     resampling.draw_counts.cache_clear()  # what other tests ask for is floats
     assert (parts.low, parts.high) == (pytest.approx(whole.low, rel=1e-12), pytest.approx(whole.high, rel=1e-12))
