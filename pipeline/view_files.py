@@ -118,7 +118,7 @@ def open_view(path: Path) -> BinaryIO:
 
     Raises:
         FileNotFoundError: if it is neither there nor in the pack beside; names both.
-        ArtifactError: if the pack or the file in it is broken.
+        ArtifactError: if the pack or the file in it is broken, or cannot be read.
     """
     try:
         return path.open("rb")
@@ -192,9 +192,11 @@ def _members(folder: Path) -> dict[str, _Member] | None:
 def _directory(path: str, inode: int, changed: int, size: int) -> dict[str, _Member]:
     """Parse a pack's directory, and keep no file open: a folder with open files cannot be removed on NFS."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:  # noqa: PTH123
             found = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise _broken(path, str(error)) from None
     if any(info.compress_type != zipfile.ZIP_STORED for info in found):
         raise _broken(path, "compressed, which a pack never is")
@@ -211,7 +213,9 @@ def _read(path: Path, name: str, member: _Member) -> bytes:
             signature, name_length, extra_length = _HEADER.unpack(stream.read(_HEADER.size))
             stream.seek(name_length + extra_length, os.SEEK_CUR)
             content = stream.read(member.size)
-    except (OSError, struct.error) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except struct.error as error:
         raise _broken(path / name, str(error)) from None
     if signature != b"PK\x03\x04" or len(content) != member.size or zlib.crc32(content) != member.crc:
         raise _broken(path / name, "its checksum is another")
@@ -223,6 +227,11 @@ def _described(name: str) -> zipfile.ZipInfo:
     info.create_system = 3  # wherever it is made
     info.external_attr = 0o644 << 16
     return info
+
+
+def _unreadable(path: Path | str, error: OSError) -> ArtifactError:
+    """Of a pack that may be whole: whoever deletes it makes a unit again in vain."""
+    return ArtifactError(f"{path}: cannot be read ({error.strerror or error}); see to that, and run again")
 
 
 def _broken(path: Path | str, why: str) -> ArtifactError:

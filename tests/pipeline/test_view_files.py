@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -195,6 +196,21 @@ def test_a_pack_cut_short_is_broken_and_never_empty(unit: Path, keep: int | str)
             reader(path)
     with pytest.raises(GraspFileError, match=f"{PACK}: broken"):
         load_grasps(view_file(unit, 0, ".npy"))
+
+
+def test_a_whole_pack_that_cannot_be_read_just_now_is_not_called_broken(unit: Path) -> None:
+    np.save(view_file(unit, 0, ".npy"), np.zeros((2, COLUMNS)))
+    pack(unit)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(ArtifactError, match=rf"{PACK}: cannot be read \(Too many open files\); see to that"):
+            has_view(view_file(unit, 0, ".npz"))
+        with pytest.raises(GraspFileError, match="cannot be read"):
+            load_grasps(view_file(unit, 0, ".npy"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(load_grasps(view_file(unit, 0, ".npy"))) == 2
 
 
 def test_a_changed_byte_is_seen(unit: Path) -> None:
