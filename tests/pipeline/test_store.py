@@ -265,7 +265,7 @@ if "copy" in sys.argv:
 draw, whole = random.Random(sys.argv[3]), [content(unit(home / str(n), n)) for n in range(3)]
 got = collected = 0
 for turn in range(10**9):
-    if time.monotonic() > until:
+    if time.monotonic() > until and got > 5 and collected > 1:  # a busy machine takes longer
         break
     n, action = draw.randrange(3), draw.random()
     if action < 0.4:
@@ -294,7 +294,7 @@ def test_processes_that_put_fetch_and_collect_at_once_only_ever_see_whole_units(
         out, errors = child.communicate(timeout=60)
         assert child.returncode == 0, errors
         counts.append([int(text) for text in out.split()])
-    assert all(got > 5 for got, _ in counts) and sum(collected for _, collected in counts) > 5
+    assert all(got > 5 and collected > 1 for got, collected in counts)
     store = find_store(tmp_path / "store")
     assert list(store.temporary.iterdir()) == [] and list(store.trash.iterdir()) == []
 
