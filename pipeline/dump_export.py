@@ -26,7 +26,7 @@ class Exported:
         cameras: of the units.
         units: scenes by cameras.
         views: files.
-        unfinished: units that have no finished dump, and are left out.
+        unfinished: folders of units whose dump is not finished, left out; what has not begun has none.
     """
 
     generator: str
