@@ -81,6 +81,7 @@ def test_children_run_single_threaded_and_the_parent_keeps_its_setting(jobs, mon
 def test_ctrl_c_is_heard_while_units_are_handed_out(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is ignored only while a process is started, which inherits that."""
     engine = LocalEngine(1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     try:
         assert engine.submit(CPU, jobs.work, 1).result(60) == 2
         (worker,) = engine._workers[CPU]
@@ -89,6 +90,7 @@ def test_ctrl_c_is_heard_while_units_are_handed_out(jobs, monkeypatch: pytest.Mo
             engine.submit(CPU, jobs.work, 2)
     finally:
         engine.close(now=True)
+        signal.signal(signal.SIGINT, before)
 
 
 PARENT = """
