@@ -178,12 +178,19 @@ class Stamp:
         problems: rows ``{"view", "object", "reason"}`` of what failed inside while the rest went on.
         seconds: wall-clock time the unit took.
         files: sizes in bytes of the unit's files, by name.
+        inherits: whether something went wrong in what the unit was made from, however far back.
     """
 
     made_from: dict[str, Any]
     problems: list[dict[str, Any]]
     seconds: float
     files: dict[str, int] = field(default_factory=dict)
+    inherits: bool = False
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the files hold all that what it was made from gives."""
+        return not self.problems and not self.inherits
 
     @property
     def fingerprint(self) -> str:
@@ -200,6 +207,7 @@ def write_stamp(path: Path, stamp: Stamp) -> None:
             "problems": stamp.problems,
             "seconds": round(stamp.seconds, 3),
             "files": stamp.files,
+            "inherits": stamp.inherits,
         },
     )
 
@@ -217,7 +225,13 @@ def read_stamp(path: Path) -> Stamp | None:
     """Return a unit's stamp, or None where the unit is not finished (absent or unreadable stamp)."""
     try:
         raw = json.loads(path.read_text())
-        return Stamp(dict(raw["made_from"]), list(raw["problems"]), float(raw["seconds"]), dict(raw["files"]))
+        return Stamp(
+            dict(raw["made_from"]),
+            list(raw["problems"]),
+            float(raw["seconds"]),
+            dict(raw["files"]),
+            bool(raw.get("inherits", False)),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

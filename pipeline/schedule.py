@@ -18,11 +18,12 @@ from queue import Empty, SimpleQueue
 
 from tqdm import tqdm
 
-from pipeline.artifacts import ArtifactError
+from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.engines import CPU, GPU, Engine, EngineError, WorkerDied
 from pipeline.engines.batch import Outcome
 from pipeline.failures import Failure, record_failure
 from pipeline.progress import UnitsBar
+from pipeline.run_folder import STAMP
 from pipeline.run_progress import EVERY, STOPPED, STOPPING, WORKING, Progress, ending
 from pipeline.units import Made, Order, Plan, Workshop, make_unit
 
@@ -109,6 +110,7 @@ class _Schedule:
         self.failures: dict[Path, Outcome] = {}
         self.made: set[Path] = set()
         self.stored: set[Path] = set()
+        self.sound: dict[Path, bool] = {}  # of what was asked for, or made now
         self.tries: dict[Path, int] = {}
         self.deaths: dict[Path, int] = {}
         self.open: dict[Path, int] = {}  # folder -> how many units it still waits for
@@ -198,10 +200,18 @@ class _Schedule:
                     needs=tuple(need for need in plan.needs if need.folder in self.made),
                     wants=tuple(want for want in plan.wants if want.folder in self.made),
                 )
-                future = self.engine.submit(group, make_unit, Order(fresh, self.workshop))
+                future = self.engine.submit(group, make_unit, Order(fresh, self.workshop, self._inherits(plan)))
                 self.in_flight[future] = folder
                 future.add_done_callback(self.done.put)
                 busy += 1
+
+    def _inherits(self, plan: Plan) -> bool:
+        """Return whether something went wrong in what a unit reads, or in what that was made from."""
+        for need in (*plan.needs, *plan.wants):
+            if need.folder not in self.sound:
+                stamp = read_stamp(need.folder / STAMP)
+                self.sound[need.folder] = stamp is not None and stamp.is_sound
+        return not all(self.sound[need.folder] for need in (*plan.needs, *plan.wants))
 
     def _ended(self) -> list[Future[Made]]:
         """Wait for tries that are over; none after some seconds, so that progress can be written."""
@@ -232,6 +242,7 @@ class _Schedule:
             return
         if made.error is None:
             self.made.add(folder)
+            self.sound[folder] = made.sound
             if made.stored:
                 self.stored.add(folder)
             self.progress.made(plan, made)

@@ -206,10 +206,17 @@ def clear(work: Path) -> None:
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is handed."""
+    """What a worker is handed.
+
+    Attributes:
+        plan, workshop: what, where.
+        inherits: whether something went wrong in what the unit reads. A fingerprint does not tell, so the unit is
+            neither taken from the store, where it would be another, nor kept there for runs in which all went well.
+    """
 
     plan: Plan
     workshop: Workshop
+    inherits: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,6 +227,7 @@ class Made:
         where: host and process.
         seconds: wall-clock time of the try.
         stored: whether the unit came out of the store.
+        sound: whether nothing went wrong in the unit, nor in what it was made from.
         error: one line naming the failure; None for a finished unit.
         expected: whether the line says all, since it was written for people.
         trace: the traceback.
@@ -232,6 +240,7 @@ class Made:
     where: str
     seconds: float
     stored: bool = False
+    sound: bool = True
     error: str | None = None
     expected: bool = False
     trace: str | None = None
@@ -248,8 +257,8 @@ def make_unit(order: Order) -> Made:
     work = workshop.work / secrets.token_hex(8)
     with stderr_kept() as stderr:
         try:
-            stored, remark = _make(plan, workshop, work)
-            return Made(where, time.perf_counter() - start, stored, remark=remark)
+            stored, sound, remark = _make(order, work)
+            return Made(where, time.perf_counter() - start, stored, sound, remark=remark)
         except Exception as caught:
             error, trace = caught, traceback.format_exc()
     expected = isinstance(error, (ValueError, OSError))
@@ -277,18 +286,21 @@ def make_unit(order: Order) -> Made:
     )
 
 
-def _make(plan: Plan, workshop: Workshop, work: Path) -> tuple[bool, str | None]:
+def _make(order: Order, work: Path) -> tuple[bool, bool, str | None]:
+    """Return whether the unit came out of the store, whether it is sound, and a remark."""
+    plan, workshop = order.plan, order.workshop
     for need in (*plan.needs, *plan.wants):
         wait_for(need, workshop.late)
     _see_to_it_that_open(workshop, plan, workshop.late)
     work.mkdir(parents=True)
     store = None
-    if workshop.store is not None:
+    if workshop.store is not None and not order.inherits:
         from pipeline.store import Store
 
         store = Store(workshop.store)
     key = "" if store is None else store.key(plan.made_from, plan.scene, plan.camera)
     remark: str | None = None
+    problems: list[dict[str, Any]] = []
     stored = store is not None and store.fetch(key, work)
     if stored:
         from pipeline.view_files import arrange
@@ -302,13 +314,14 @@ def _make(plan: Plan, workshop: Workshop, work: Path) -> tuple[bool, str | None]
             from pipeline.view_files import pack
 
             pack(work)
-        write_stamp(work / STAMP, Stamp(plan.made_from, problems, time.perf_counter() - start, file_sizes(work)))
+        seconds = time.perf_counter() - start
+        write_stamp(work / STAMP, Stamp(plan.made_from, problems, seconds, file_sizes(work), order.inherits))
     # After the last file: those that were written after `clear` lie in a folder made anew, without those before.
     _see_to_it_that_open(workshop, plan)
     if not stored and store is not None:
         remark = store.put(key, work)
     put_in_place(work, plan.folder)
-    return stored, remark
+    return stored, not problems and not order.inherits, remark
 
 
 def _see_to_it_that_open(workshop: Workshop, plan: Plan, patience: float = 0.0) -> None:

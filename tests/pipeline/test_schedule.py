@@ -121,14 +121,16 @@ class World:
         content = {"stage": stage, "version": 1, "scene": scene, **made_from}
         return Plan(stage, name, folder, scene, "realsense", content, self.module.work, job)
 
-    def run(self, plans: list[Plan] | None = None, engine=None, retries: int = 0) -> tuple[StageReport, ...]:
+    def run(
+        self, plans: list[Plan] | None = None, engine=None, retries: int = 0, store: Path | None = None
+    ) -> tuple[StageReport, ...]:
         engine = engine or HereEngine()
         try:
             return tuple(
                 carry_out(
                     self.plans() if plans is None else plans,
                     engine,
-                    Workshop(self.root / ".work", late=1.0),
+                    Workshop(self.root / ".work", store, late=1.0),
                     stages=("first", "second"),
                     retries=retries,
                     progress=Progress(self.root / "progress.json", engine.name),
@@ -457,3 +459,28 @@ def _alive(process: int) -> bool:
     except OSError as error:
         assert error.errno in (errno.ENOENT, errno.ESRCH)
         return False
+
+
+def test_what_was_made_from_a_unit_with_problems_is_neither_put_into_a_store_nor_taken_from_it(
+    world: World, tmp_path: Path, jobs
+) -> None:
+    store = open_store(tmp_path / "store").root
+    troubled = replace(world, scenes=2, what={"first0": "problem"})
+    plans = troubled.plans()
+    third = replace(troubled.plan("third", 0), needs=(Need(plans[2].folder, plans[2].fingerprint, ""),))
+    troubled.run(plans[:2], store=None)
+    troubled.run(plans, store=store)
+    troubled.run([third], store=store)  # a stage of its own, which does not see what is two stages before it
+    well = World(tmp_path / "well", jobs, 2)
+    well.root.mkdir()
+    ours = well.plans()
+    ours.append(replace(well.plan("third", 0), needs=(Need(ours[2].folder, ours[2].fingerprint, ""),)))
+    first, second = well.run(ours, store=store)
+    assert (first.made, first.stored, second.made, second.stored) == (2, 0, 2, 1)
+    assert well.begun() == ["first0", "second0", "third0", "first1"]
+    # Where something went wrong here and not there, what was made there is not mixed with what was made here.
+    last = World(tmp_path / "last", jobs, 1, {"first0": "problem"})
+    last.root.mkdir()
+    last.run(last.plans()[:1])
+    _, second = last.run(store=store)
+    assert (second.made, second.stored) == (1, 0)
