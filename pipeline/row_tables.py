@@ -29,6 +29,7 @@ from pipeline.explained_view import GRASP_COLUMNS as EXPLAINED
 from pipeline.grasp_rows import COLUMNS, TRIAL_COLUMNS
 from pipeline.metric_names import FIDELITY
 from pipeline.physics_utility import HELD_METRICS
+from pipeline.progress import shortest_interval
 from pipeline.scorers import PHYSICS
 from pipeline.table_files import ROWS, TEXT_COLUMNS, table_file
 
@@ -241,7 +242,9 @@ class WrittenRows:
         chosen = list(self._parted())
         following = [*chosen[1:], range(0)]
         for units, soon in zip(
-            tqdm(chosen, desc="scenes   ", unit="batch", dynamic_ncols=True), following, strict=True
+            tqdm(chosen, desc="scenes   ", unit="batch", dynamic_ncols=True, mininterval=shortest_interval()),
+            following,
+            strict=True,
         ):
             yield Rows(*(table.read(units, soon) for table in tables))
             pa.default_memory_pool().release_unused()  # else it grows by what every batch happened to need
