@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import ArtifactError, file_hash, fingerprint
 from pipeline.command_completer import FORMAT_VERSION as COMMAND_FORMAT
-from pipeline.command_completer import CommandCompleter, named_files
+from pipeline.command_completer import CommandCompleter
 from pipeline.config import Arm
 from pipeline.frames import network_frame
+from pipeline.run_command import named_files
 
 KEPT = 8
 """Networks that a worker keeps loaded."""
@@ -37,7 +38,7 @@ def describe_arm(
 
     Raises:
         completion.checkpoint.CheckpointError: if the checkpoint is missing, not trusted, or does not fit.
-        pipeline.command_completer.CommandError: from the loader, if the program is not there.
+        pipeline.run_command.CommandError: from the loader, if the program is not there.
     """
     if arm.completion == "command":
         return _describe_command(arm, hashes)

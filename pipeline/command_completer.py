@@ -21,12 +21,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shlex
 import shutil
-import signal
-import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,19 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.run_command import OutputError, Program, new_folders, output_file
+
 FORMAT_VERSION = 1
 MOST_POINTS = 1_000_000
-# Seconds that a command is given to end by itself before it is killed.
-_GRACE = 5.0
-_SHOWN = 1500  # characters of a failed command's standard error
-
-
-class CommandError(ValueError):
-    """A command that cannot be run, failed, or took too long; the message says how."""
-
-
-class OutputError(ValueError):
-    """A cloud that the command did not complete, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +71,9 @@ class CommandCompleter:
         """Find out before any work whether the program is there.
 
         Raises:
-            CommandError: naming it.
+            pipeline.run_command.CommandError: naming it.
         """
-        program = self.command[0]
-        if not self.directory.is_dir():
-            raise CommandError(f"{self.directory}: no such folder to run {program!r} in; correct `directory:`")
-        found = shutil.which(str(self.directory / program)) if "/" in program else shutil.which(program)
-        if found is None:
-            raise CommandError(
-                f"no program {program!r} that can be run (from {self.directory}); correct the arm's `command:`"
-            )
+        self._program().check()
 
     @contextlib.contextmanager
     def complete(
@@ -109,12 +89,10 @@ class CommandCompleter:
             clouds: what is to be completed; where there is none, nothing is run.
 
         Raises:
-            CommandError: the command fails.
+            pipeline.run_command.CommandError: the command fails.
             OutputError: from the function, where the output of that index is missing or wrong.
         """
-        source, target = work / "in", work / "out"
-        source.mkdir(parents=True)
-        target.mkdir()
+        source, target = new_folders(work)
         listed: list[dict[str, Any]] = []
         for cloud in clouds:
             name = f"{len(listed):04d}.npy"
@@ -124,78 +102,16 @@ class CommandCompleter:
         request = {"format_version": FORMAT_VERSION, "unit": "m", "frame": self.frame, "scene": scene, "camera": camera}
         (source / "request.json").write_text(json.dumps({**request, "clouds": listed}, indent=1), encoding="utf-8")
         if listed:
-            self._run(source, target, work)
+            self._program().run(source, target, work)
         yield lambda index: _read(target, f"{index:04d}")
         shutil.rmtree(work, ignore_errors=True)
 
-    def _run(self, source: Path, target: Path, work: Path) -> None:
-        folders = {"{input}": str(source.resolve()), "{output}": str(target.resolve())}
-        words = [_filled(word, folders) for word in self.command]
-        told = work / "stderr.txt"
-        with (work / "stdout.txt").open("wb") as out, told.open("wb") as errors:
-            try:
-                # A session of its own: what the program starts is ended with it, and Ctrl-C reaches it through us.
-                process = subprocess.Popen(
-                    words,
-                    cwd=self.directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise CommandError(f"{shlex.join(words)}: cannot be run ({error.strerror or error})") from None
-            try:
-                status = process.wait(self.timeout)
-            except subprocess.TimeoutExpired:
-                raise CommandError(
-                    f"{shlex.join(self.command)} took longer than {self.timeout:g} s{_end_of(told)}; raise the arm's "
-                    f"`timeout:`, or look into {work}"
-                ) from None
-            finally:
-                _end(process)
-        if status != 0:
-            how = f"exit status {status}" if status > 0 else f"signal {-status}"
-            raise CommandError(f"{shlex.join(self.command)} failed with {how}{_end_of(told)} (see {work})")
-        if not any(target.iterdir()):  # what it said meanwhile is all there is to find out why
-            raise CommandError(f"{shlex.join(self.command)} wrote nothing into {{output}}{_end_of(told)} (see {work})")
-
-
-def _filled(word: str, folders: dict[str, str]) -> str:
-    for place, folder in folders.items():
-        word = word.replace(place, folder)
-    return word
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program that still runs, and all that it started: first kindly."""
-    if process.poll() is not None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # Ctrl-C again: do not wait
-        process.wait(_GRACE)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # also what it started and left behind
-    process.wait()
-
-
-def _end_of(told: Path) -> str:
-    """The last words of a program's standard error, for a message."""
-    with told.open("rb") as stream:
-        stream.seek(max(0, told.stat().st_size - _SHOWN))
-        text = " ".join(stream.read().decode("utf-8", "replace").split())
-    return f": {text}" if text else ", and said nothing on standard error"
+    def _program(self) -> Program:
+        return Program(self.command, self.directory, self.timeout, "the arm")
 
 
 def _read(folder: Path, name: str) -> NDArray[np.float32]:
-    path = folder / f"{name}.npy"
-    if not path.is_file():
-        reason = folder / f"{name}.txt"
-        if reason.is_file():
-            with reason.open(encoding="utf-8", errors="replace") as stream:
-                raise OutputError(f"the command: {' '.join(stream.read(300).split()) or 'no reason given'}")
-        raise OutputError(f"the command wrote no {path.name}")
+    path = output_file(folder, name)
     try:
         cloud = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -210,16 +126,3 @@ def _read(folder: Path, name: str) -> NDArray[np.float32]:
     if not np.isfinite(points).all():
         raise OutputError(f"the command's {path.name} has points that are not finite")
     return points
-
-
-def named_files(command: Sequence[str], directory: Path, hashes: Callable[[Path], str]) -> dict[str, str]:
-    """Return hashes of the files that a command's arguments name, and of a program given by its path.
-
-    An interpreter that is found on PATH is left to the arm's ``version``.
-    """
-    named = {}
-    for index, word in enumerate(command):
-        path = directory / word
-        if (index > 0 or "/" in word) and "{" not in word and path.is_file():
-            named[word] = hashes(path)
-    return named

@@ -21,9 +21,10 @@ from grasping.clouds import voxel_downsample
 from pipeline.arm_completion import Completion, completion_of
 from pipeline.artifacts import atomic_write, derive_seed
 from pipeline.cloud_files import OK, ObjectClouds, load_observation, save_clouds
-from pipeline.command_completer import CommandCompleter, OutputError, PartialCloud
+from pipeline.command_completer import CommandCompleter, PartialCloud
 from pipeline.config import Arm
 from pipeline.frames import network_frame
+from pipeline.run_command import OutputError
 from pipeline.run_folder import view_file
 from pipeline.selection import SceneUnit
 from pipeline.truth import TrueSurfaces

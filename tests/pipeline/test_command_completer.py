@@ -18,10 +18,11 @@ import pytest
 
 from grasping.clouds import voxel_downsample
 from pipeline.cloud_files import load_clouds, load_observation
-from pipeline.command_completer import CommandCompleter, CommandError, OutputError, PartialCloud
+from pipeline.command_completer import CommandCompleter, PartialCloud
 from pipeline.completed_unit import MIN_POINTS
 from pipeline.config import ConfigError, load_experiment
 from pipeline.experiment import STAGES, RunResult, run_experiment
+from pipeline.run_command import CommandError, OutputError
 
 # Somebody's method: it knows numpy and the format, and nothing of ours. It lifts every cloud by 10 cm along z.
 METHOD = """
