@@ -81,3 +81,28 @@ def nearest(planes, queries, index):  # type: ignore[no-untyped-def]
                 dx, dy, dz = xs[j] - x, ys[j] - y, zs[j] - z
                 distances[j] = dx * dx + dy * dy + dz * dz
             _smallest_of_row(distances, values, index[b, i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def ball(planes, centres, square, index):  # type: ignore[no-untyped-def]
+    """Fill index ``(B, S, k)`` with the first points of planes ``(B, 3, N)`` whose squared distance is below square.
+
+    A ball with fewer than k repeats its first point, an empty one gives point 0. Most balls are full long before the
+    cloud ends, which no search over all distances can make use of.
+    """
+    size = index.shape[2]
+    for b in range(index.shape[0]):
+        xs, ys, zs = planes[b, 0], planes[b, 1], planes[b, 2]
+        for s in range(index.shape[1]):
+            x, y, z = centres[b, s, 0], centres[b, s, 1], centres[b, s, 2]
+            found = 0
+            for j in range(xs.shape[0]):
+                dx, dy, dz = xs[j] - x, ys[j] - y, zs[j] - z
+                if dx * dx + dy * dy + dz * dz < square:
+                    index[b, s, found] = j
+                    found += 1
+                    if found == size:
+                        break
+            first = index[b, s, 0] if found > 0 else 0
+            for place in range(found, size):
+                index[b, s, place] = first

@@ -153,6 +153,14 @@ def ball_query(points: Tensor, centres: Tensor, radius: float, k: int) -> Tensor
     if k < 1:
         raise ValueError(f"a group needs at least one point, got k = {k}")
     available = points.shape[1]
+    cloud, places = _exact(points), _exact(centres)
+    compiled = _compiled(cloud)
+    if compiled is not None and _compiled(places) and len(cloud) == len(places):
+        index = torch.empty((*places.shape[:2], k), dtype=torch.int64)
+        square = np.float32(radius * radius)
+        planes = cloud.transpose(1, 2).contiguous()
+        compiled.ball(planes.detach().numpy(), places.detach().contiguous().numpy(), square, index.numpy())
+        return index
     order = torch.arange(available, dtype=torch.int32, device=points.device)
     blocks = []
     for distances in _squared_distances(centres, points):

@@ -157,6 +157,9 @@ def test_compiled_loops_choose_what_torch_chooses(lattice: bool, monkeypatch: py
             knn(queries, points, 70),
             knn(features, features, 5),
             knn(points.half(), queries.half(), 3),
+            ball_query(points, queries, 0.3, 8),
+            ball_query(points, queries, 0.5, 250),
+            ball_query(points.half(), queries.half(), 0.3, 5),
         ]
 
     assert operators._compiled(points) is not None
