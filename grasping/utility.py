@@ -1,10 +1,11 @@
 """From minimum friction to utility: accuracy table, AP, feasible grasps, quality, success of the best.
 
 Success at a friction µ is ``min_friction <= µ``; a grasp that fails has ``min_friction = +inf``. "Best" is by
-confidence after suppression; ranks that a view does not fill count as failures.
+confidence after suppression; ranks that a view does not fill count as failures. The metrics of
+:data:`~grasping.rank_free.RANK_FREE` know no confidence (:mod:`grasping.rank_free`).
 
-Every metric is a sum over a view's candidates, each by its rank: :func:`contributions` gives what each adds, and
-:func:`shortfall` what each rank lacks of a perfect list, so that a difference of two lists can be told grasp by grasp.
+Every metric is a sum over a view's candidates: :func:`contributions` gives what each adds, and :func:`shortfall` what
+each rank lacks of a perfect list, so that a difference of two lists can be told grasp by grasp.
 
 A run has millions of lists, so there are ways to grade many at once: candidates one list behind another, and the
 lists' lengths.
@@ -18,12 +19,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grasping.force_closure import FRICTIONS
+from grasping.rank_free import FEASIBLE_FRICTION, RANK_FREE, TOP_K, holding, rank_free_utility, shares
 
 __all__ = [
     "FEASIBLE_FRICTION",
     "FRICTIONS",
     "METRICS",
     "PERFECT",
+    "RANK_FREE",
     "TOP_K",
     "accuracy_table",
     "average_precision",
@@ -36,8 +39,6 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
-TOP_K = 50
-FEASIBLE_FRICTION = 0.8
 QUALITY_TOP = 10
 QUALITY_ZERO = 1.1
 """Friction at which a grasp is worth nothing."""
@@ -52,16 +53,16 @@ METRICS = (
     "feasible",
     "quality",
     *(f"success@{k}_mu{mu}" for k in SUCCESS_TOPS for mu in SUCCESS_FRICTIONS),
+    *(name for name in RANK_FREE if name != "feasible"),
 )
-
 
 PERFECT = {
     name: 100.0 if name.startswith("ap") else QUALITY_ZERO - min(FRICTIONS) if name == "quality" else 1.0
     for name in METRICS
-    if name != "feasible"
+    if name not in RANK_FREE
 }
-"""What a list is worth that fills every rank with grasps that hold at the protocol's least friction. Of ``feasible``
-there is no such value: it has no ranks, and more candidates are always more."""
+"""What a list is worth that fills every rank with grasps that hold at the protocol's least friction. Of what is
+rank-free there is no such list: it has no ranks, and a candidate that fails takes none from another."""
 
 
 def accuracy_table(min_friction: ArrayLike, top_k: int = TOP_K) -> FloatArray:
@@ -100,16 +101,18 @@ def view_utility(min_friction: ArrayLike, kept: ArrayLike) -> dict[str, float]:
 
     Returns:
         AP in percent over the kept; ``feasible``, how many candidates hold at µ ≤ 0.8; ``quality``, the mean of
-        max(0, 1.1 - µ) over the best 10; ``success@k_muM``, the share of the best k that hold at M.
+        max(0, 1.1 - µ) over the best 10; ``success@k_muM``, the share of the best k that hold at M; ``any_muM`` and
+        ``oracle_ap`` as in :mod:`grasping.rank_free`.
     """
     friction = np.asarray(min_friction, dtype=np.float64).reshape(-1)
     result = average_precision(accuracy_table(friction[np.asarray(kept, dtype=bool)]))
-    result["feasible"] = float((friction <= FEASIBLE_FRICTION).sum())
+    counts = holding(friction, np.zeros(len(friction)), 1)
+    result |= {name: float(value) for name, (value,) in rank_free_utility(counts).items()}
     result["quality"] = float(np.maximum(0.0, QUALITY_ZERO - friction[:QUALITY_TOP]).sum() / QUALITY_TOP)
     for k in SUCCESS_TOPS:
         for mu in SUCCESS_FRICTIONS:
             result[f"success@{k}_mu{mu}"] = float((friction[:k] <= mu).sum() / k)
-    return result
+    return {name: result[name] for name in METRICS}
 
 
 def utilities(min_friction: ArrayLike, kept: ArrayLike, lengths: ArrayLike) -> dict[str, FloatArray]:
@@ -138,7 +141,7 @@ def utilities(min_friction: ArrayLike, kept: ArrayLike, lengths: ArrayLike) -> d
         result["ap"][part] = table.reshape(len(table), -1).mean(axis=1)
         for mu in (0.4, 0.8):
             result[f"ap_{mu}"][part] = table[..., FRICTIONS.index(mu)].mean(axis=1)
-    result["feasible"] = np.bincount(of, friction <= FEASIBLE_FRICTION, len(size)).astype(np.float64)
+    result |= rank_free_utility(holding(friction, of, len(size)))
     result["quality"] = sums_of_best(np.maximum(0.0, QUALITY_ZERO - friction), size, QUALITY_TOP) / QUALITY_TOP
     for k in SUCCESS_TOPS:
         for mu in SUCCESS_FRICTIONS:
@@ -167,7 +170,8 @@ def contributions(
     """Return what each candidate adds to a metric: ``(S,)`` whose sum is ``view_utility(...)[metric]``.
 
     In AP the kept grasp of rank r counts in the first k of every k > r, so it is worth more than what follows it by
-    its place alone: at r = 0 the harmonic number of 50, over 50 (9.0 of the 100), at the last rank 0.04.
+    its place alone: at r = 0 the harmonic number of 50, over 50 (9.0 of the 100), at the last rank 0.04. Of what is
+    rank-free, those that hold at a friction have equal shares (:func:`grasping.rank_free.shares`).
 
     Args:
         metric: one of :data:`METRICS`.
@@ -179,8 +183,9 @@ def contributions(
         ValueError: if there is no such metric.
     """
     friction = np.asarray(min_friction, dtype=np.float64).reshape(-1)
-    if metric == "feasible":
-        return (friction <= FEASIBLE_FRICTION).astype(np.float64)
+    if metric in RANK_FREE:
+        of, _, size = _places([len(friction)] if lengths is None else lengths)
+        return shares(metric, friction, of, len(size))
     ranked = _ranked(metric, friction, kept, lengths)
     parts = np.zeros(len(friction))
     parts[ranked.rows] = ranked.weights[ranked.ranks] * ranked.worth
@@ -206,8 +211,8 @@ def shortfall(
     Raises:
         ValueError: if there is no such metric, or it has no perfect value.
     """
-    if metric == "feasible":
-        raise ValueError("'feasible' counts candidates: no list is perfect by it")
+    if metric in RANK_FREE:
+        raise ValueError(f"{metric!r} has no ranks: no list is perfect by it")
     friction = np.asarray(min_friction, dtype=np.float64).reshape(-1)
     ranked = _ranked(metric, friction, kept, lengths)
     best = PERFECT[metric] / ranked.weights.sum()

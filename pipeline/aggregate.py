@@ -63,7 +63,7 @@ from pipeline.table_files import OF_PHYSICS, ROWS, SAID_OF_SCENES, table_file
 
 __all__ = ["VERSION", "Tables", "make", "names", "run", "write"]
 
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)

@@ -133,11 +133,11 @@ def estimates(experiment: Experiment, table: pd.DataFrame, metrics: Sequence[str
 
 def largest(metric: str) -> float:
     """Return the largest value that a metric can take."""
-    if metric.startswith("ap"):
+    if metric.startswith("ap") or metric == "oracle_ap":
         return 100.0
     if metric == "quality":
         return 0.9  # 1.1 minus the least friction tried
-    return 1.0 if metric.startswith(("success", "held", "coverage", "spurious", "precision", "f1")) else np.inf
+    return 1.0 if metric.startswith(("success", "any", "held", "coverage", "spurious", "precision", "f1")) else np.inf
 
 
 class Comparisons:

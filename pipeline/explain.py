@@ -72,7 +72,7 @@ __all__ = [
     "plans",
 ]
 
-VERSION = 1
+VERSION = 2  # 2: crossed utility has the metrics that no confidence enters
 GRASPS_FILE, CROSSED_FILE = "grasps.parquet", "crossed.parquet"
 EXPLAINED_COLUMNS = tuple(GRASP_COLUMNS.names[2:])
 """What this stage adds to the rows of the scores; view and row tell which."""

@@ -1,6 +1,6 @@
 """``summary.json``: a run in one file, for programs.
 
-Schema (``format_version`` 2)
+Schema (``format_version`` 3: ``utility`` and ``comparisons`` have the metrics that no confidence enters)
 -----------------------------
 ``name, question, primary_metric, seed, level, entry, density``
     from the experiment.
@@ -70,7 +70,7 @@ from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
 from pipeline.table_files import WHOLE, table_file
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _PACKAGES = ("grasp-utility", "numpy", "scipy", "torch", "open3d", "numba", "pandas")
 _PHYSICS_PACKAGES = ("mujoco", "coacd")
 FEW_SCENES = 10

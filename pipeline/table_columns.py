@@ -54,6 +54,8 @@ _UTILITY = {
         for k in (1, 5, 10)
         for mu in (0.4, 0.8)
     },
+    **{f"any_mu{mu}": f"1 if any suppressed candidate holds at friction {mu}, else 0" for mu in (0.4, 0.8)},
+    "oracle_ap": "average precision, percent, of all suppressed candidates in the order of min_friction, the first 50",
 }
 _HELD = {
     "held": "share of the 50 ranks of a view that physics holds; of the scorer physics only",

@@ -87,6 +87,15 @@ def _success(k: int, friction: str) -> Metric:
     )
 
 
+def _any(friction: str) -> Metric:
+    return _percent(
+        f"any_mu{friction}",
+        f"success of any candidate, µ\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}{friction}",
+        f"share of views of which any candidate closes at friction {friction}, whatever its confidence",
+        scale=100,
+    )
+
+
 def _fidelity(unit: str, where: str) -> list[Metric]:
     return [
         _percent(f"coverage@{unit}", f"coverage {where}", f"true surface within {where} of the cloud", scale=100),
@@ -118,6 +127,8 @@ UTILITY = (
     ),
     Metric("quality", "quality", "", "", 1.0, 3, True, "max(0, 1.1 − µ), mean over a view's best 10 grasps"),
     *(_success(k, friction) for k in (1, 5, 10) for friction in ("0.4", "0.8")),
+    *(_any(friction) for friction in ("0.8", "0.4")),
+    _percent("oracle_ap", "AP in the scorer's order", "AP of all candidates, as if the scorer's friction ranked them"),
 )
 HELD = (
     _percent("held", "held, of the protocol's 50", "share of the protocol's 50 grasps that physics holds", scale=100),

@@ -57,6 +57,17 @@ def test_means_and_differences_equal_plain_loops(experiment_of: Make, by_lot: Ma
     assert (compared.loc[("c", "a"), ["seeds_a", "seeds_b"]] == [1, 3]).all()
 
 
+def test_intervals_of_a_mean_stay_where_the_metric_can_be(experiment_of: Make, by_lot: Make) -> None:
+    experiment = experiment_of(SEEDS)
+    names = ["ap", "quality", "feasible", "any_mu0.4", "oracle_ap"]
+    for count in (2, 60):
+        found = estimates(experiment, by_lot(experiment, count=count).views, names)
+        assert (found["ci_low"] >= 0).all() and (found["ci_low"] <= found["value"]).all()
+        for name, most in zip(names, (100, 0.9, np.inf, 1, 100), strict=True):
+            own = found[found["metric"] == name]
+            assert (own["value"] <= own["ci_high"]).all() and (own["ci_high"] <= most).all(), name
+
+
 def test_a_view_that_one_checkpoint_lacks_is_left_out_of_both_arms(experiment_of: Make, by_lot: Make) -> None:
     experiment = experiment_of(SEEDS, comparisons=[["a", "b"]])
     views = by_lot(experiment).views

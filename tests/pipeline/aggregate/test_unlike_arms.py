@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grasping.utility import METRICS
 from pipeline import aggregate
 from pipeline.grasp_levels import ADDITIVE, NOTHING
 from pipeline.physics_utility import HELD_METRICS, held_utility
@@ -66,7 +67,7 @@ def test_a_unit_that_failed_is_zero_in_differences_and_in_their_parts(
         return (table["arm"] == "a") & (table["replicate"] == 0) & (table["scene"] == 162)
 
     of_unit = failed(rows.views)
-    measured = [name for name in rows.views if name.startswith(("ap", "success")) or name in ("feasible", "quality")]
+    measured = [name for name in rows.views if name in METRICS]
     views = rows.views.assign(failed=of_unit)
     views.loc[of_unit, measured] = 0.0
     crossed, completion = (t[~failed(t)] for t in (rows.crossed_views, rows.completion_views))
@@ -181,10 +182,13 @@ def _check_sums_of(tables: aggregate.Tables, parts: pd.DataFrame, metric: str) -
         assert parts[parts["factor"] == factor]["difference"].sum() == pytest.approx(expected, abs=1e-6), factor
 
 
-def test_a_count_as_primary_metric_has_parts_but_no_shortfall(experiment_of: Make, by_lot: Make) -> None:
-    experiment = experiment_of(SEEDS, comparisons=[["a", "b"]], primary_metric="feasible")
+@pytest.mark.parametrize("metric", ["feasible", "oracle_ap"])
+def test_a_primary_metric_without_ranks_has_parts_but_no_shortfall(
+    experiment_of: Make, by_lot: Make, metric: str
+) -> None:
+    experiment = experiment_of(SEEDS, comparisons=[["a", "b"]], primary_metric=metric)
     tables = aggregate.make(experiment, [by_lot(experiment)])
     assert "reason" not in set(tables.attribution["factor"])
-    assert set(tables.mediation["metric"]) == {"feasible"}
+    assert set(tables.mediation["metric"]) == {metric}
     assert tables.crossed["ci_high"].notna().all()
-    assert tables.comparisons[tables.comparisons["in_family"]]["metric"].tolist() == ["feasible"]
+    assert tables.comparisons[tables.comparisons["in_family"]]["metric"].tolist() == [metric]
