@@ -33,13 +33,12 @@ how a run is carried out
     ``dask_crew``, ``dask_client`` and ``worker_check``), ``store`` with ``store_gc`` (finished units that runs share),
     ``view_files`` (a unit's files of single views, packed or not).
 clouds and grasps
-    ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` (a method in another
-    environment) by ``run_command``, ``arm_completion`` and ``completed_unit`` (the work of ``complete``), ``truth``
-    (true surfaces),
-    ``fidelity`` with ``metric_names`` (completion metrics in two units), ``grasp_rows`` (columns of a scored grasp),
-    ``scorers`` (which there are), ``physics_score`` and ``physics_utility`` (the second opinion), ``physics_trial``
-    with ``physics_pictures`` (one trial as a picture strip), ``visibility`` and ``explained_view`` (the work of
-    ``explain``).
+    ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` and
+    ``command_generator`` (methods in another environment) by ``run_command``, ``arm_completion`` and ``completed_unit``
+    (the work of ``complete``), ``truth`` (true surfaces), ``fidelity`` with ``metric_names`` (completion metrics in two
+    units), ``grasp_rows`` (columns of a scored grasp), ``scorers`` (which there are), ``physics_score`` and
+    ``physics_utility`` (the second opinion), ``physics_trial`` with ``physics_pictures`` (one trial as a picture
+    strip), ``visibility`` and ``explained_view`` (the work of ``explain``).
 what ``aggregate`` makes
     ``run_rows`` (the rows that it rests on) in ``row_tables`` (written unit by unit, read scene by scene),
     ``scene_values`` (from views to scenes), ``estimates`` (means and differences), ``attribution`` with

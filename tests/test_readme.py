@@ -22,6 +22,7 @@ from completion.configuration import parse_config
 from pipeline.arms import Arm
 from pipeline.cli import app
 from pipeline.command_completer import CommandCompleter, PartialCloud
+from pipeline.command_generator import CommandGenerator, CommandView
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -102,7 +103,7 @@ def test_a_checkpoint_is_saved_as_the_readme_says(tmp_path: Path, monkeypatch: p
 
 def test_the_method_in_another_environment_runs(tmp_path: Path) -> None:
     (snippet,) = [block for block in blocks("python") if "request.json" in block]
-    (arms,) = [block for block in blocks("yaml") if "{input}" in block]
+    (arms,) = [block for block in blocks("yaml") if "{input}" in block and "arms:" in block]
     (listed,) = [entry for entry in yaml.safe_load(arms)["arms"] if isinstance(entry, dict)]
     arm = Arm(**listed)
     assert arm.command is not None and arm.frame == "table" and arm.version == "1.2"
@@ -114,6 +115,17 @@ def test_the_method_in_another_environment_runs(tmp_path: Path) -> None:
     completer = CommandCompleter(command, tmp_path, arm.frame, 60.0)
     with completer.complete(tmp_path / "work", 0, "realsense", clouds) as read:
         assert read(1).tolist() == [[2.0] * 3] * 20 + [[0.0] * 3] * 20
+
+
+def test_the_generator_in_another_environment_runs(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks("yaml") if "{input}" in block and "generators:" in block]
+    (listed,) = [entry for entry in yaml.safe_load(block)["generators"] if "command" in entry]
+    command = (sys.executable, *shlex.split(listed["command"])[1:])
+    generator = CommandGenerator(command, ROOT, 60.0, listed["deterministic"])
+    corners = np.stack(np.meshgrid([0, 0.03], [0, 0.06], [0, 0.04]), axis=-1).reshape(-1, 3).astype(np.float32)
+    view = CommandView.of_cloud(9, corners, np.zeros(8, np.int64), corners, np.eye(4), 1)
+    with generator.generate(tmp_path / "work", 0, "realsense", [view]) as read:
+        assert read(9).width == pytest.approx([0.05])
 
 
 def test_training_keys_are_read() -> None:

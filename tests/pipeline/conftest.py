@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     folder = tmp_path_factory.mktemp("checkpoint") / "random"
     return save(folder, NETWORKS["pcn"](**parameters), config, "Random weights, for tests.\n")
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a second environment that has numpy alone."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    installed = Path(np.__file__).resolve().parent
+    for part in (installed, installed.parent / "numpy.libs"):
+        if part.exists():
+            (site / part.name).symlink_to(part)
+    return folder / "bin" / "python"
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,19 +53,6 @@ if mode == "failing":
     print("x" * 5000, file=sys.stderr)
     sys.exit("no such weights: theirs.pth")
 """
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a second environment that has numpy alone."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, symlinks=True, with_pip=False)
-    (site,) = folder.glob("lib/python*/site-packages")
-    installed = Path(np.__file__).resolve().parent
-    for part in (installed, installed.parent / "numpy.libs"):
-        if part.exists():
-            (site / part.name).symlink_to(part)
-    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
