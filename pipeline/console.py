@@ -24,6 +24,9 @@ TITLES = {
     "ap_0.8": "AP0.8",
     "feasible": "feasible",
     "quality": "quality",
+    "any_mu0.8": "µ 0.8",
+    "any_mu0.4": "µ 0.4",
+    "oracle_ap": "sorted AP",
     "success@1_mu0.4": "top 1",
     "success@10_mu0.4": "top 10",
     "coverage@5mm": "coverage",
@@ -31,9 +34,10 @@ TITLES = {
     "f1@5mm": "F1",
     "cd_l1_mm": "CD-L1 mm",
 }
-# Two tables of at most 80 columns each.
+# Tables of at most 80 columns each.
 UTILITY = ("ap_0.4", "ap_0.8", "feasible")
 SUCCESS = ("success@1_mu0.4", "success@10_mu0.4", "quality")
+RANK_FREE = ("feasible", "any_mu0.8", "any_mu0.4", "oracle_ap")
 FIDELITY = ("coverage@5mm", "spurious@5mm", "f1@5mm", "cd_l1_mm")
 MOST_PROBLEMS = 10
 
@@ -99,6 +103,7 @@ def print_summary(content: Mapping[str, Any], console: Console) -> None:
         console.print(_success_table(content, key))
         console.print("\n[bold]Paired differences[/]")
         console.print(_difference_table(content, key))
+    _print_rank_free(content, console)
     if "agreement" in content:
         _print_agreement(content, console)
     for warning in content["warnings"]:
@@ -156,6 +161,35 @@ def _difference_table(content: Mapping[str, Any], key: Key) -> Table:
         coverage = [row for row in pair if row["metric"] == "coverage@5mm"]
         tests = (_p(utility[0][name]) if utility else "" for name in ("p_value", "p_holm"))
         table.add_row(f"{a} - {b}", *_difference(utility, 1), *tests, _difference(coverage, 3)[0])
+    return table
+
+
+def _print_rank_free(content: Mapping[str, Any], console: Console) -> None:
+    """Print what no confidence enters: the generators' arms below one another, for each scorer and camera."""
+    keys = sorted({(r["generator"], r["scorer"], r["camera"]) for r in content["utility"] if r["scorer"] != PHYSICS})
+    for scorer, camera in sorted({key[1:] for key in keys}):
+        own = [key for key in keys if key[1:] == (scorer, camera)]
+        generators = ", ".join(generator for generator, *_ in own)
+        console.print(f"\n[bold]Rank-free[/] ({camera}, generator {generators}, scorer {scorer})")
+        console.print("all candidates, whatever their confidence: feasible ones, views where any holds,")
+        console.print("AP in the scorer's order; confidences of different generators are never compared")
+        console.print(_rank_free_table(content, own))
+
+
+def _rank_free_table(content: Mapping[str, Any], keys: list[Key]) -> Table:
+    table = _table("arm, difference", *(TITLES[name] for name in RANK_FREE), "interval")
+    for key in keys:
+        if len(keys) > 1:
+            table.add_row(f"[bold]{escape(key[0])}[/]")
+        values = _index(content["utility"], key)
+        for arm in [item["name"] for item in content["arms"]]:
+            own = [values.get((arm, name), {}) for name in RANK_FREE]
+            table.add_row(arm, *(_number(row.get("value")) for row in own), _interval(own[-1], 1))
+        for a, b in dict.fromkeys((row["arm_a"], row["arm_b"]) for row in content["comparisons"]):
+            pair = [row for row in content["comparisons"] if (row["arm_a"], row["arm_b"]) == (a, b)]
+            pair = [row for row in pair if (row["generator"], row["scorer"], row["camera"]) == key]
+            found = [[row for row in pair if row["metric"] == name] for name in RANK_FREE]
+            table.add_row(f"{a} - {b}", *(_difference(rows, 2)[0] for rows in found), _difference(found[-1], 1)[1])
     return table
 
 

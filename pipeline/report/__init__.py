@@ -9,8 +9,9 @@ Writes
     on top of the page: ``{format_version, answers: [{setting, sentences, reasons, scale}]}``.
 
 Rooms: :mod:`.inputs` reads, :mod:`.answer` says it in words, :mod:`.choice` chooses the views that :mod:`.views` reads
-and :mod:`.pictures` and :mod:`.explore` show, :mod:`.tables` and :mod:`.figures` show the rest, :mod:`.page` puts the
-page together from the templates in ``web/``, and :mod:`.exports` writes what stands beside it.
+and :mod:`.pictures` and :mod:`.explore` show, :mod:`.tables` and :mod:`.figures` show the rest (:mod:`.rank_free` what
+no confidence enters), :mod:`.page` puts the page together from the templates in ``web/``, and :mod:`.exports` writes
+what stands beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline.artifacts import atomic_write, file_hash, fingerprint
 from pipeline.config import Experiment
 from pipeline.run_folder import RunFolder
 
-VERSION = 4  # raise when the page changes, so that finished runs get the new one
+VERSION = 5  # raise when the page changes, so that finished runs get the new one
 
 
 def run(experiment: Experiment, folder: RunFolder) -> Path:

@@ -19,6 +19,7 @@ from pipeline.report import (
     inference,
     physics,
     pictures,
+    rank_free,
     results,
     style,
     tables,
@@ -45,6 +46,7 @@ def sections(data: RunData) -> list[Section]:
     listed = [
         Section("utility", "Utility"),
         Section("differences", "Differences"),
+        Section("rankfree", "Rank-free utility", "Rank-free"),
         Section("why", "Where the differences arise", "Why"),
         Section("mediation", "Does coverage help grasping?", "Coverage"),
         Section("curves", "Success over friction and k", "Success curves"),
@@ -102,6 +104,7 @@ def render(data: RunData, files: Exports | None = None) -> str:
         several=len(data.settings) > 1,
         answers=answer.answers(data),
         results=[results.results(data, setting, look, f"s{index}") for index, setting in enumerate(data.settings)],
+        rank_free=rank_free.rank_free(data, results.pairs_of(data)),
         whys=[why.why(data, setting, f"w{index}") for index, setting in enumerate(data.settings)],
         family=inference.declared_family(data),
         forced=data.summary.get("forced", []),

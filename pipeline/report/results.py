@@ -11,6 +11,7 @@ from pipeline.report.counts import GraspCounts
 from pipeline.report.exhibits import Figure
 from pipeline.report.inputs import RunData, Setting
 from pipeline.report.metrics import metric
+from pipeline.report.rank_free import set_apart
 from pipeline.report.style import Look
 from pipeline.table_files import WHOLE
 
@@ -29,6 +30,8 @@ def results(data: RunData, setting: Setting, look: dict[str, Look], prefix: str)
     utility = setting.of(data.utility)
     whole = utility[(utility["split"] == WHOLE) & (utility["object"] == WHOLE)]
     compared = setting.of(data.comparisons)
+    apart = set_apart(primary)
+    listed, differing = (table[~table["metric"].isin(apart)] for table in (utility, compared))
     both = pd.concat([compared, setting.completion_of(data.comparisons)])
     pairs = pairs_of(data)
     forests = [
@@ -40,7 +43,7 @@ def results(data: RunData, setting: Setting, look: dict[str, Look], prefix: str)
         for index, name in enumerate(dict.fromkeys([primary, *_FOREST]))
         if (both["metric"] == name).any()
     ]
-    recovered_table, recovered_note = tables.recovered(data, setting)
+    recovered_table, recovered_note = tables.recovered(data, setting, apart)
     grasps, views = data.counted(setting), setting.of(data.views)
     views = views[views["object"] == -1]
     return {
@@ -51,9 +54,9 @@ def results(data: RunData, setting: Setting, look: dict[str, Look], prefix: str)
             f"Mean over scenes; {tables.brackets(data, whole, 'lines')}.",
             f"{primary} by arm",
         ),
-        "utility": tables.per_arm(data, utility, "Utility"),
+        "utility": tables.per_arm(data, listed, "Utility"),
         "forests": forests,
-        "differences": tables.differences(data, compared, pairs, "Differences in utility") if pairs else None,
+        "differences": tables.differences(data, differing, pairs, "Differences in utility") if pairs else None,
         "inference": inference.inference(data, setting, pairs),
         "one_scene": bool((compared["n_scenes"] <= 1).all()),
         "recovered": recovered_table,

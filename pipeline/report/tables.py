@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +59,7 @@ def _label(shown: Metric, *, primary: str = "", difference: bool = False) -> Cel
     return Cell(shown.title, below, "primary" if is_primary else "")
 
 
-def _estimate(rows: pd.DataFrame, shown: Metric, column: str, *, signed: bool = False) -> Cell:
+def estimate(rows: pd.DataFrame, shown: Metric, column: str, *, signed: bool = False) -> Cell:
     """Write one estimate; ``rows`` holds it alone, or nothing."""
     if rows.empty or not is_known(rows.iloc[0][column]):
         return Cell(NOT_AVAILABLE, "", "none")
@@ -119,7 +119,7 @@ def per_arm(data: RunData, table: pd.DataFrame, caption: str) -> list[Table]:
         rows = []
         for shown in metrics:
             one = part[part["metric"] == shown.name]
-            cells = [_estimate(one[one["arm"] == arm], shown, "value") for arm in data.arms]
+            cells = [estimate(one[one["arm"] == arm], shown, "value") for arm in data.arms]
             rows.append((_label(shown, primary=data.experiment.primary_metric), *cells))
         scenes, views = part["n_scenes"].max(), part["n_views"].max()
         title = f"{caption}, {'all splits' if split == WHOLE else split}" if len(splits) > 1 else caption
@@ -137,8 +137,7 @@ def differences(data: RunData, table: pd.DataFrame, pairs: list[tuple[str, str]]
     for shown in order(list(dict.fromkeys(whole["metric"]))):
         one = whole[whole["metric"] == shown.name]
         cells = [
-            _estimate(one[(one["arm_a"] == a) & (one["arm_b"] == b)], shown, "difference", signed=True)
-            for a, b in pairs
+            estimate(one[(one["arm_a"] == a) & (one["arm_b"] == b)], shown, "difference", signed=True) for a, b in pairs
         ]
         rows.append((_label(shown, primary=data.experiment.primary_metric, difference=True), *cells))
     heads = ("metric", *(f"{a} − {b}" for a, b in pairs))
@@ -152,10 +151,16 @@ def differences(data: RunData, table: pd.DataFrame, pairs: list[tuple[str, str]]
     return Table(caption, heads, tuple(rows), note)
 
 
-def recovered(data: RunData, setting: Setting) -> tuple[Table | None, str]:
-    """Return the recovered utilities, and a sentence where there is nothing or little to show."""
+def recovered(data: RunData, setting: Setting, without: Sequence[str] = ()) -> tuple[Table | None, str]:
+    """Return the recovered utilities, and a sentence where there is nothing or little to show.
+
+    Args:
+        data: the run.
+        setting: of generator, scorer and camera.
+        without: metrics that are not shown.
+    """
     table = setting.of(data.recovered)
-    table = table[table["split"] == WHOLE]
+    table = table[(table["split"] == WHOLE) & ~table["metric"].isin(list(without))]
     if table.empty:
         kinds = {arm.completion for arm in data.experiment.arms}
         missing = [name for kind, name in (("none", "partial"), ("truth", "oracle")) if kind not in kinds]
