@@ -35,12 +35,25 @@ def files(package: str) -> list[Path]:
 def test_rooms_do_not_know_each_other(package: str) -> None:
     others = tuple(name for name in PACKAGES if name != package)
     for path in files(package):
-        bad = {name for name in imported(path) if name.split(".")[0] in others}
+        allowed = ("completion.points",) if is_learned_generator(path) else ()
+        bad = {
+            name
+            for name in imported(path)
+            if name.split(".")[0] in others and not (allowed and name.startswith(allowed))
+        }
         assert not bad, f"{path.relative_to(ROOT)} imports {sorted(bad)}"
 
 
+def is_learned_generator(path: Path) -> bool:
+    """A folder of its own below generators/: the one place in grasping/ that may import torch and completion.points."""
+    return path.relative_to(ROOT).parts[:2] == ("grasping", "generators") and path.parent.name != "generators"
+
+
 def test_grasping_never_imports_torch() -> None:
+    assert any(is_learned_generator(path) for path in files("grasping"))
     for path in files("grasping"):
+        if is_learned_generator(path):
+            continue
         assert not {name for name in imported(path) if name.split(".")[0] == "torch"}, path
 
 
@@ -60,7 +73,10 @@ def test_scripts_are_imported_by_nobody() -> None:
     ("modules", "heavy"),
     [
         ("pipeline.score, grasping.protocol", ("torch", "open3d", "matplotlib", "trimesh", "pandas")),
-        ("pipeline.generate, grasping.generators.antipodal", ("torch", "open3d", "matplotlib", "pandas")),
+        (
+            "pipeline.generate, grasping.generators.antipodal, grasping.generators.dump",
+            ("torch", "open3d", "matplotlib", "pandas"),
+        ),
         ("pipeline.explain, pipeline.visibility", ("torch", "open3d", "matplotlib", "trimesh", "pandas")),
         (
             "pipeline.run_folder, pipeline.units, pipeline.schedule, pipeline.engines.local",

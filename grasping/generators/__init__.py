@@ -25,7 +25,12 @@ class GeneratorError(ValueError):
 
 @runtime_checkable
 class Generator(Protocol):
-    """Anything that turns the cloud of one view into grasps; it holds no state that a call changes."""
+    """Anything that turns the cloud of one view into grasps; it holds no state that a call changes.
+
+    It may say more of itself by attributes: ``deterministic``, whether the same input and seed give the same bytes
+    (left out: nobody knows, and results say so); ``sees_background``, whether it wants what stands around the objects
+    in its cloud too, as a detector of whole scenes does (left out: objects alone).
+    """
 
     def __call__(
         self,
@@ -61,6 +66,17 @@ def for_view(generator: Any, scene: int, camera: str, view: int) -> Generator:
     return generator.for_view(scene, camera, view) if isinstance(generator, ViewBound) else generator
 
 
+def sees_background(generator: Any) -> bool:
+    """Return whether a generator wants the background's points in its cloud, with the object id -1."""
+    return bool(getattr(generator, "sees_background", False))
+
+
+def is_deterministic(generator: Any) -> bool | None:
+    """Return what a generator declares of itself; None where it declares nothing."""
+    declared = getattr(generator, "deterministic", None)
+    return None if declared is None else bool(declared)
+
+
 def identity(generator: Any, scene: int, camera: str, views: Sequence[int]) -> Any:
     """Return what a generator's grasps depend on besides its input, for fingerprints: JSON can say it.
 
@@ -85,7 +101,17 @@ def _dump(**parameters: Any) -> Any:
     return DumpGenerator(**parameters)
 
 
-GENERATORS: dict[str, Callable[..., Any]] = {"antipodal": _antipodal, "dump": _dump}
+def _graspnet_baseline(**parameters: Any) -> Any:
+    from grasping.generators.graspnet_baseline.generator import GraspNetBaselineGenerator  # torch
+
+    return GraspNetBaselineGenerator(**parameters)
+
+
+GENERATORS: dict[str, Callable[..., Any]] = {
+    "antipodal": _antipodal,
+    "dump": _dump,
+    "graspnet_baseline": _graspnet_baseline,
+}
 
 
 def make_generator(name: str, **parameters: Any) -> Any:

@@ -50,6 +50,7 @@ class Antipodal:
         gripper: the hand.
     """
 
+    deterministic: ClassVar[bool] = True
     version: ClassVar[int] = 1  # raise when the same input and parameters give other grasps
 
     friction: float = 0.5

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +24,8 @@ class DumpGenerator:
     Raises:
         GraspFileError: if the folder does not exist or holds no scene.
     """
+
+    deterministic: ClassVar[bool] = True
 
     folder: Path
 

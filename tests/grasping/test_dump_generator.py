@@ -63,13 +63,13 @@ def test_errors_name_the_file_and_what_is_wrong(tmp_path: Path) -> None:
 def test_unknown_names_and_parameters_are_named() -> None:
     with pytest.raises(GeneratorError, match=r"unknown generator 'antipodl'; did you mean 'antipodal'"):
         make_generator("antipodl")
-    with pytest.raises(GeneratorError, match=r"unknown generator 'zzz'; known: antipodal, dump"):
+    with pytest.raises(GeneratorError, match=r"unknown generator 'zzz'; known: antipodal, dump, graspnet_baseline"):
         make_generator("zzz")
     with pytest.raises(GeneratorError, match=r"'antipodal'.*frction"):
         make_generator("antipodal", frction=0.3)
     with pytest.raises(GeneratorError, match=r"'antipodal': friction must be positive"):
         make_generator("antipodal", friction=0)
-    assert set(GENERATORS) == {"antipodal", "dump"}
+    assert set(GENERATORS) == {"antipodal", "dump", "graspnet_baseline"}
 
 
 def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
