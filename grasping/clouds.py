@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_WIDEST = 4096  # pixels from the image's middle; what lies farther aside is drawn at its border
 _CELLS_A_POINT = 64  # more of them, and sorting the points is faster
 
 
@@ -69,3 +70,35 @@ def backproject(depth: ArrayLike, intrinsics: ArrayLike) -> NDArray[np.float32]:
     z = np.where(np.isfinite(z) & (z > 0), z, np.nan)
     v, u = np.mgrid[: z.shape[0], : z.shape[1]]
     return np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], axis=-1).astype(np.float32)
+
+
+def seen_from_origin(points: ArrayLike, pitch: float, behind: float) -> NDArray[np.bool_]:
+    """Tell which points a camera at the origin would see, the others being hidden behind them.
+
+    Points are drawn into an image, each over its pixel and the eight around it, and a point is seen where nothing is
+    drawn nearer. So a cloud hides what lies behind it if its points are no farther apart than a pixel.
+
+    Args:
+        points: ``(N, 3)`` metres, camera frame (z away from it).
+        pitch: a pixel's side at distance 1.
+        behind: metres along z that a point may lie behind what is drawn at its pixel.
+
+    Returns:
+        ``(N,)`` bool; points that are not in front of the camera are not seen.
+    """
+    p = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+    seen = p[:, 2] > 0
+    if not seen.any():
+        return seen
+    front = np.flatnonzero(seen)
+    z = p[front, 2]
+    pixel = np.floor(np.clip(p[front, :2] / z[:, None] / pitch, -_WIDEST, _WIDEST)).astype(np.int64)
+    pixel -= pixel.min(axis=0) - 1  # an empty border, into which the outermost may be drawn
+    rows = int(pixel[:, 0].max()) + 2
+    columns = int(pixel[:, 1].max()) + 2
+    place = pixel[:, 0] * columns + pixel[:, 1]
+    nearest = np.full(rows * columns, np.inf)
+    for step in (place + i * columns + j for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        np.minimum.at(nearest, step, z)
+    seen[front] = z <= nearest[place] + behind
+    return seen

@@ -34,7 +34,8 @@ how a run is carried out
     ``view_files`` (a unit's files of single views, packed or not).
 clouds and grasps
     ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` and
-    ``command_generator`` (methods in another environment) by ``run_command``, ``arm_completion`` and ``completed_unit``
+    ``command_generator`` (methods in another environment) by ``run_command``, ``generator_input`` (how completion
+    enters a generator's cloud), ``arm_completion`` and ``completed_unit``
     (the work of ``complete``), ``truth`` (true surfaces), ``fidelity`` with ``metric_names`` (completion metrics in two
     units), ``grasp_rows`` (columns of a scored grasp), ``scorers`` (which there are), ``physics_score`` and
     ``physics_utility`` (the second opinion), ``physics_trial`` with ``physics_pictures`` (one trial as a picture

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 Entry = Literal["generator", "collision", "both"]
+Input = Literal["replace", "append", "rerendered", "observed"]
 # What only an arm with a command has.
 _OF_COMMANDS = ("command", "frame", "version", "timeout", "directory")
 
@@ -26,6 +27,25 @@ class FrozenModel(BaseModel):
     """A part of an experiment file: read once, never changed, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def split_command(command: Any) -> Any:
+    """Split a command into words, if it is a text, and see to it that it names both of its folders."""
+    if isinstance(command, str):
+        try:
+            command = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"`command` cannot be split into words ({error}); write it as a list") from None
+    if isinstance(command, list | tuple):
+        for place in ("{input}", "{output}"):
+            if not any(place in str(word) for word in command):
+                raise ValueError(f"`command` must name {place}, the folder it is to find or to fill")
+        return [str(word) if isinstance(word, int | float) else word for word in command]
+    return command
+
+
+def version_text(version: Any) -> Any:
+    return str(version) if isinstance(version, int | float) else version  # YAML reads 1.2 as a number
 
 
 class Arm(FrozenModel):
@@ -81,22 +101,12 @@ class Arm(FrozenModel):
     @field_validator("command", mode="before")
     @classmethod
     def _split_command(cls, command: Any) -> Any:
-        if isinstance(command, str):
-            try:
-                command = shlex.split(command)
-            except ValueError as error:
-                raise ValueError(f"`command` cannot be split into words ({error}); write it as a list") from None
-        if isinstance(command, list | tuple):
-            for place in ("{input}", "{output}"):
-                if not any(place in str(word) for word in command):
-                    raise ValueError(f"`command` must name {place}, the folder it is to find or to fill")
-            return [str(word) if isinstance(word, int | float) else word for word in command]
-        return command
+        return split_command(command)
 
     @field_validator("version", mode="before")
     @classmethod
     def _version_text(cls, version: Any) -> Any:
-        return str(version) if isinstance(version, int | float) else version  # YAML reads 1.2 as a number
+        return version_text(version)
 
     @model_validator(mode="after")
     def _checkpoint_named(self) -> Arm:

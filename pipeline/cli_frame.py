@@ -27,6 +27,12 @@ def frame(
     checkpoint: Annotated[
         str, typer.Option("--checkpoint", help="Completion network: a folder or a shipped name; 'partial': none.")
     ] = "pcn-qal",
+    generator: Annotated[
+        str, typer.Option("--generator", help="Grasp generator: antipodal, graspnet_baseline or a plug-in's name.")
+    ] = "antipodal",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="The generator's weights, where it is a network.")
+    ] = None,
     device: DeviceOption = Device.auto,
     trust_code: TrustCode = False,
 ) -> None:
@@ -35,7 +41,17 @@ def frame(
     from pipeline.frame import run as carry_out
 
     options = FrameOptions(
-        depth, out, checkpoint, intrinsics, mask, color, depth_scale, device=device.value, trust_code=trust_code
+        depth,
+        out,
+        checkpoint,
+        intrinsics,
+        mask,
+        color,
+        depth_scale,
+        device=device.value,
+        generator=generator,
+        generator_parameters={} if weights is None else {"weights": weights},
+        trust_code=trust_code,
     )
     result = carry_out(options)
     print(f"objects    {len(result.partial.object_ids)}, grasps {len(result.grasps)}")

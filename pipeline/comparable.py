@@ -28,11 +28,12 @@ def describe(experiment: Experiment, folder: RunFolder, units: list[SceneUnit]) 
     first = units[0]
     generators = {}
     for generator in experiment.generators:
-        made = make_generator(generator.name, **generator.parameters)
-        generators[generator.label] = {
-            **generator.model_dump(mode="json"),
-            "identity": identity(made, first.scene, first.camera, first.views),
-        }
+        content = generator.what_counts()
+        if generator.command is None and generator.parameters_for("a") == generator.parameters_for("b"):
+            made = make_generator(generator.name, **generator.parameters)
+            content["identity"] = identity(made, first.scene, first.camera, first.views)
+        # else a dump an arm: part of the arm, as its clouds are
+        generators[generator.label] = content
     physics = PHYSICS in experiment.scorers
     return {
         "protocol": protocol.fingerprint(),

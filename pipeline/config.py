@@ -27,6 +27,7 @@ from grasping.utility import METRICS
 from pipeline.arms import Arm, Entry, FrozenModel
 from pipeline.artifacts import default_cache
 from pipeline.config_sections import (
+    PATH_PARAMETERS,
     DatasetSection,
     GeneratorSection,
     PhysicsSection,
@@ -293,16 +294,17 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
         return arm
 
     arms = tuple(placed(arm) for arm in experiment.arms)
-    generators = tuple(
-        generator.model_copy(
-            update={
-                "parameters": {**generator.parameters, "folder": str(absolute(Path(generator.parameters["folder"])))}
-            }
-        )
-        if generator.name == "dump" and isinstance(generator.parameters.get("folder"), str)
-        else generator
-        for generator in experiment.generators
-    )
+
+    def found(generator: GeneratorSection) -> GeneratorSection:
+        if generator.command is not None:
+            return generator.model_copy(update={"directory": absolute(generator.directory or Path())})
+        key = PATH_PARAMETERS.get(generator.name, "")
+        path = generator.parameters.get(key)
+        if not isinstance(path, str):
+            return generator
+        return generator.model_copy(update={"parameters": {**generator.parameters, key: str(absolute(Path(path)))}})
+
+    generators = tuple(found(generator) for generator in experiment.generators)
     cache = absolute(experiment.cache) if experiment.cache is not None else None
     return experiment.model_copy(update={"dataset": dataset, "arms": arms, "generators": generators, "cache": cache})
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from pipeline.arms import FrozenModel
+from pipeline.arms import FrozenModel, Input, split_command, version_text
 
 Camera = Literal["realsense", "kinect"]
 Split = Literal["train", "test_seen", "test_similar", "test_novel"]
@@ -47,15 +48,111 @@ class DatasetSection(FrozenModel):
         return self
 
 
+COMMAND = "command"
+"""The name of every generator that is one."""
+_OF_COMMANDS = ("directory", "timeout", "version", "deterministic")
+PATH_PARAMETERS = {"dump": "folder", "graspnet_baseline": "weights"}
+"""Parameters of generators that are paths."""
+
+
 class GeneratorSection(FrozenModel):
-    """A grasp generator by name, with its parameters handed on as they are."""
+    """A grasp generator.
+
+    Attributes:
+        name: of :data:`grasping.generators.GENERATORS` or of a plug-in.
+        parameters: handed on to it as they are; relative paths under ``folder`` and ``weights`` count from the
+            experiment file, and ``{arm}`` in ``folder`` becomes the arm's name.
+        label: by which tables and folders call it; left out: the name. For one generator in several settings.
+        input: how completion enters its input (:mod:`pipeline.generator_input`); left out: ``replace``.
+        command: instead of a name, a program in another environment (:mod:`pipeline.command_generator`), as one text or
+            a list; it goes with a ``label``, and with
+        directory: where it runs; relative paths count from the experiment file, whose folder it is by default.
+        timeout: seconds that it may take for one unit (a scene, camera and arm); left out: 3600.
+        version: of the method behind it. What it made is stale when the command line, a file that it names or this
+            changes; other files of the method are not looked at.
+        deterministic: whether the same input and seed give the same grasps; left out: nobody says so.
+        rerank: whether each confidence is multiplied by what the arm's cloud says of the grasp
+            (:func:`grasping.cloud_contacts.opposition`).
+    """
 
     name: str = "antipodal"
     parameters: dict[str, Any] = Field(default_factory=dict)
+    label: str = ""
+    input: Input | None = None
+    rerank: bool = False
+    command: tuple[str, ...] | None = None
+    directory: Path | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    version: str | None = None
+    deterministic: bool | None = None
 
-    @property
-    def label(self) -> str:
-        return self.name
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, content: Any) -> Any:
+        """``{dump: FOLDER}`` for ``{name: dump, parameters: {folder: FOLDER}}``; the label that is left out."""
+        if not isinstance(content, dict):
+            return content
+        if "dump" in content:
+            if "name" in content or "parameters" in content:
+                raise ValueError("`dump: FOLDER` says all; give no `name` or `parameters` beside it")
+            content = {**content, "name": "dump", "parameters": {"folder": content["dump"]}}
+            del content["dump"]
+        if content.get("command") is not None:
+            if content.get("parameters") or content.get("name", COMMAND) != COMMAND:
+                raise ValueError("`command` stands in the place of `name` and `parameters`; its arguments are in it")
+            content = {**content, "name": COMMAND}
+        return {**content, "label": content.get("label") or content.get("name", "antipodal")}
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _split_command(cls, command: Any) -> Any:
+        return split_command(command)
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_text(cls, version: Any) -> Any:
+        return version_text(version)
+
+    @field_validator("label")
+    @classmethod
+    def _plain_label(cls, label: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
+            raise ValueError(f"{label!r} names a folder: use letters, digits, '.', '_' and '-'; give a `label`")
+        return label
+
+    @model_validator(mode="after")
+    def _applies(self) -> GeneratorSection:
+        if self.name == "dump" and (self.input is not None or self.rerank):
+            raise ValueError("a dump is taken as it is: `input` and `rerank` do not apply")
+        if self.command is None:
+            if self.name == COMMAND:
+                raise ValueError("a generator called `command` needs `command:`, a program with its arguments")
+            for key in _OF_COMMANDS:
+                if getattr(self, key) is not None:
+                    raise ValueError(f"`{key}` goes with `command:`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Generators without these are what they were before there were any: their runs stay current.
+        content: dict[str, Any] = handler(self)
+        if content["label"] == content["name"]:
+            del content["label"]
+        if not content["rerank"]:
+            del content["rerank"]
+        return {key: value for key, value in content.items() if value is not None}
+
+    def what_counts(self) -> dict[str, Any]:
+        """Return what grasps depend on: not where a command runs, nor how long it may."""
+        left_out = {"directory", "timeout", "deterministic"}
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in left_out}
+
+    def parameters_for(self, arm: str) -> dict[str, Any]:
+        """Return the parameters of one arm's generator."""
+        folder = self.parameters.get("folder")
+        if self.name != "dump" or not isinstance(folder, str):
+            return self.parameters
+        return {**self.parameters, "folder": folder.replace("{arm}", arm)}
 
 
 class FamilySection(FrozenModel):

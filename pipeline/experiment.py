@@ -191,7 +191,7 @@ def plan_units(
         "complete": lambda: complete.plans(
             experiment, folder, units, hashes, known, device=device, trust_code=trust_code
         ),
-        "generate": lambda: generate.plans(experiment, folder, units, known),
+        "generate": lambda: generate.plans(experiment, folder, units, hashes, known),
         "score": lambda: score.plans(experiment, folder, units, hashes, known),
         "explain": lambda: explain.plans(experiment, folder, units, hashes, known),
     }
@@ -218,7 +218,7 @@ def check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], tr
     Raises:
         ArmError, ScorerError, ValueError: one cannot.
     """
-    from grasping.generators import make_generator
+    from pipeline import generate
     from pipeline.arm_completion import describe_arm
     from pipeline.scorers import check_available
 
@@ -232,7 +232,10 @@ def check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], tr
     for scorer in experiment.scorers if "score" in stages else ():
         check_available(scorer)
     for generator in experiment.generators:
-        make_generator(generator.name, **generator.parameters)
+        for arm in experiment.members():
+            made = generate.make(generator, arm.name)
+            if generator.command is not None and "generate" in stages:
+                made.check()
 
 
 def _record(experiment: Experiment, folder: RunFolder) -> None:

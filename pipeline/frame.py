@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasping.clouds import voxel_downsample
-from grasping.generators import Generator, for_view, make_generator
+from grasping.generators import Generator, for_view, make_generator, sees_background
 from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
 from pipeline.arm_completion import Completion, caveats, describe_arm
@@ -132,9 +132,13 @@ def run(
         depth_scale=options.depth_scale,
     )
     depth, segments, table = segment(frame, options)
-    numbers, partial, background = _observe(frame, depth, segments, table, options.density)
+    numbers, partial, surroundings = _observe(frame, depth, segments, table, options.density)
+    # The plane stands for the table in the collision test; its bumps would forbid every low grasp.
+    height = transform_points(table.T_table_camera, surroundings)[:, 2]
+    background = surroundings[height > table.roughness]
     completed = _complete(partial, table, complete, options)
-    found, refusal = _grasp(generator, completed, background, table, options.seed)
+    seen = surroundings if sees_background(generator) else surroundings[:0]
+    found, refusal = _grasp(generator, completed, seen, background, table, options.seed)
     grasps = found[np.argsort(-found.confidence, kind="stable")]
 
     summary = _summary(options, frame, table, numbers, partial, completed, grasps, refusal)
@@ -196,9 +200,7 @@ def _observe(
     )
     seen = object_clouds(view, voxel)
     objects = ObjectClouds(np.array(numbers, dtype=np.int64), seen.objects.clouds, seen.objects.status)
-    # The plane stands for the table in the collision test; its bumps would forbid every low grasp.
-    height = transform_points(table.T_table_camera, seen.background)[:, 2]
-    return numbers, objects, seen.background[height > table.roughness]
+    return numbers, objects, seen.background
 
 
 def _centred(
@@ -244,16 +246,24 @@ def _complete(partial: ObjectClouds, table: Table, complete: Completion | None, 
 
 
 def _grasp(
-    generator: Generator, objects: ObjectClouds, background: NDArray[np.float32], table: Table, seed: int
+    generator: Generator,
+    objects: ObjectClouds,
+    seen: NDArray[np.float32],
+    background: NDArray[np.float32],
+    table: Table,
+    seed: int,
 ) -> tuple[Grasps, str | None]:
-    """Return grasps, and why there are none where the generator failed."""
+    """Return grasps, and why there are none where the generator failed.
+
+    ``seen`` goes into the generator's cloud beside the objects, ``background`` into the collision test.
+    """
     points = objects.points
     if len(points) == 0:
         return Grasps.empty(), "no object has a visible point"
     try:
         grasps = generator(
-            points,
-            objects.ids_of_points,
+            np.concatenate([points, seen]),
+            np.concatenate([objects.ids_of_points, np.full(len(seen), -1, np.int64)]),
             np.concatenate([background, points]),
             invert(table.T_table_camera),
             np.zeros(3),
