@@ -18,10 +18,12 @@ from grasping.clouds import seen_from_origin, voxel_downsample
 from pipeline.arms import Input
 from pipeline.cloud_files import ObjectClouds
 
-_PIXEL = 1.5
+# Of 8 views of objects of ours, made whole: 91 % of what was observed is seen again, and 6 % of what is hidden. Larger
+# pixels hide what slants away (at 1.5 and 2 voxels half of it), more room behind lets far sides through.
+_PIXEL = 0.5
 """Of the image in which hidden points are found, in voxels at the cloud's median distance."""
-_BEHIND = 2.0
-"""Voxels by which a point may lie behind what is drawn at its pixel and count as seen: surfaces have a thickness."""
+_BEHIND = 4.0
+"""Voxels that a point may lie behind what is drawn at its pixel and count as seen."""
 
 Points = tuple[NDArray[np.float32], NDArray[np.int64]]
 
