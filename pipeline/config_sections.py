@@ -63,7 +63,8 @@ class GeneratorSection(FrozenModel):
         parameters: handed on to it as they are; relative paths under ``folder`` and ``weights`` count from the
             experiment file, and ``{arm}`` in ``folder`` becomes the arm's name.
         label: by which tables and folders call it; left out: the name. For one generator in several settings.
-        input: how completion enters its input (:mod:`pipeline.generator_input`); left out: ``replace``.
+        input: how completion enters its input (:mod:`pipeline.generator_input`); left out: what suits
+            the generator, ``replace`` unless it says otherwise.
         command: instead of a name, a program in another environment (:mod:`pipeline.command_generator`), as one text or
             a list; it goes with a ``label``, and with
         directory: where it runs; relative paths count from the experiment file, whose folder it is by default.

@@ -27,6 +27,7 @@ from grasping.clouds import voxel_downsample
 from grasping.generators import for_view, identity, make_generator, sees_background
 from grasping.grasps import Grasps
 from grasping.transforms import invert
+from pipeline.arms import Input
 from pipeline.artifacts import ArtifactError, FileHashes, atomic_write, derive_seed, file_hash, fingerprint
 from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.command_generator import CommandGenerator, CommandView
@@ -178,7 +179,8 @@ def _observed(job: Job) -> Iterator[int]:
 
 
 def _inputs(job: Job, generator: Any) -> Iterator[_Given]:
-    mode = (job.generator.input or "replace") if job.entry in ("generator", "both") else "observed"
+    suits: Input = getattr(generator, "default_input", "replace")
+    mode = "observed" if job.entry == "collision" else job.generator.input or suits
     for view in _observed(job):
         observation = load_observation(view_file(job.observations, view, ".npz"))
         completed = load_clouds(view_file(job.clouds, view, ".npz"))

@@ -29,7 +29,8 @@ class Generator(Protocol):
 
     It may say more of itself by attributes: ``deterministic``, whether the same input and seed give the same bytes
     (left out: nobody knows, and results say so); ``sees_background``, whether it wants what stands around the objects
-    in its cloud too, as a detector of whole scenes does (left out: objects alone).
+    in its cloud too, as a detector of whole scenes does (left out: objects alone); ``default_input``, the mode of input
+    that suits it where an experiment names none (left out: ``replace``).
     """
 
     def __call__(

@@ -44,6 +44,7 @@ class GraspNetBaselineGenerator:
     version: ClassVar[int] = 1  # raise when the same input and parameters give other grasps
     deterministic: ClassVar[bool] = True
     sees_background: ClassVar[bool] = True
+    default_input: ClassVar[str] = "observed"  # it learned on single views; the README has what the others cost it
 
     weights: Path | None = None
     points: int = 20_000
