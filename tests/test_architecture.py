@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,13 @@ def test_the_map_of_the_house_names_every_module() -> None:
     text = ast.get_docstring(ast.parse((ROOT / "pipeline" / "__init__.py").read_text())) or ""
     modules = [path.stem for path in (ROOT / "pipeline").glob("*.py") if not path.stem.startswith(("__init__", "cli_"))]
     assert not [name for name in modules if not re.search(rf"``{name}``|^{name} ", text, re.MULTILINE)]
+
+
+def test_the_wheel_holds_every_package() -> None:
+    named = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            assert ".".join(path.parent.relative_to(ROOT).parts) in named, path
 
 
 def test_scripts_are_imported_by_nobody() -> None:
