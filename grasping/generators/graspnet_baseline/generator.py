@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,12 +64,12 @@ class GraspNetBaselineGenerator:
             raise GeneratorError(f"device must be cpu, cuda or auto, got {self.device!r}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise GeneratorError("device is cuda, and torch finds none; use cpu or auto")
-        _network(self.weights, self._device())
+        _network(self.weights, self._device(), _state(self.weights))
 
     def identity(self, scene: int, camera: str, views: Sequence[int]) -> dict[str, Any]:
         """Return what grasps depend on; the weights by content, for where they lie changes nothing."""
         assert self.weights is not None
-        content = asdict(self) | {"weights": _content(self.weights), "device": self._device()}
+        content = asdict(self) | {"weights": _content(self.weights, _state(self.weights)), "device": self._device()}
         return {"parameters": content, "version": self.version}
 
     def __call__(
@@ -100,13 +100,13 @@ class GraspNetBaselineGenerator:
             return result
         assert self.weights is not None
         device = self._device()
-        network = _network(self.weights, device)
+        network = _network(self.weights, device, _state(self.weights))
         with torch.inference_mode():
             predictions = network(torch.from_numpy(np.stack([drawn[number][0] for number in held])).to(device))
-        for number, (grasps, seeds) in zip(held, decode(predictions), strict=True):
+        seed_indices = predictions.seed_indices.cpu().numpy()
+        for number, (grasps, seeds), index in zip(held, decode(predictions), seed_indices, strict=True):
             _, ids = drawn[number]
-            aimed = ids[predictions.seed_indices[held.index(number)].cpu().numpy()[seeds.numpy()]]
-            grasps = Grasps(**{**vars(grasps), "object_id": aimed})
+            grasps = replace(grasps, object_id=ids[index[seeds.numpy()]])
             if self.collision_filter:
                 grasps = grasps[~self.collision.collides(grasps, views[number][2])]
             result[number] = grasps[np.argsort(-grasps.confidence, kind="stable")]
@@ -135,13 +135,22 @@ def _draw(
     return points[index], ids[index]
 
 
+def _state(weights: Path) -> tuple[int, int] | None:
+    """By which a file is known to be another than before; None where there is none."""
+    try:
+        found = weights.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 @lru_cache(maxsize=2)
-def _network(weights: Path, device: str) -> GraspNetBaseline:
-    """Loaded once a process, for all its units."""
+def _network(weights: Path, device: str, state: tuple[int, int] | None) -> GraspNetBaseline:
+    """Loaded once a process, for all its units, and again when the file has changed."""
     return load_network(weights).to(device)
 
 
 @lru_cache(maxsize=8)
-def _content(weights: Path) -> str:
+def _content(weights: Path, state: tuple[int, int] | None) -> str:
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:20]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.io import loadmat
 
 from grasping.generators import GeneratorError, identity, is_deterministic, make_generator, sees_background
@@ -95,6 +96,17 @@ def test_it_is_known_by_the_content_of_its_weights(drawn_weights: Path, tmp_path
     for change in ({"points": 10_000}, {"collision_filter": False}, {"collision": {"threshold": 0.02}}):
         changed = make_generator("graspnet_baseline", weights=moved, **change)
         assert identity(changed, 0, "kinect", [0]) != identity(one, 0, "kinect", [0])
+
+
+def test_weights_exchanged_in_place_are_seen(drawn_weights: Path, tmp_path: Path, drawn_network) -> None:
+    place = tmp_path / "weights.tar"
+    shutil.copy(drawn_weights, place)
+    generator = make_generator("graspnet_baseline", weights=place, points=2048, collision_filter=False)
+    cloud, ids = scene()
+    before, known = generator(cloud, ids, cloud, EYE), identity(generator, 0, "kinect", [0])
+    torch.save(drawn_network(5).state_dict(), place)
+    assert identity(generator, 0, "kinect", [0]) != known
+    assert not np.array_equal(columns(before), columns(generator(cloud, ids, cloud, EYE)))
 
 
 def test_what_is_missing_or_wrong_is_said(drawn_weights: Path, tmp_path: Path) -> None:
