@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -48,6 +49,10 @@ def version_text(version: Any) -> Any:
     return str(version) if isinstance(version, int | float) else version  # YAML reads 1.2 as a number
 
 
+Command = Annotated[tuple[str, ...], BeforeValidator(split_command)]
+VersionText = Annotated[str, BeforeValidator(version_text)]
+
+
 class Arm(FrozenModel):
     """One way of completing. Arms of one experiment should differ in one thing only.
 
@@ -77,9 +82,9 @@ class Arm(FrozenModel):
     checkpoints: tuple[str, ...] | None = None
     merge: Literal["replace", "append"] | None = None
     entry: Entry | None = None
-    command: tuple[str, ...] | None = None
+    command: Command | None = None
     frame: Literal["camera", "table", "canonical"] | None = None
-    version: str | None = None
+    version: VersionText | None = None
     timeout: Annotated[float, Field(gt=0)] | None = None
     directory: Path | None = None
 
@@ -97,16 +102,6 @@ class Arm(FrozenModel):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"arm name {name!r} names a folder: use letters, digits, '.', '_' and '-'")
         return name
-
-    @field_validator("command", mode="before")
-    @classmethod
-    def _split_command(cls, command: Any) -> Any:
-        return split_command(command)
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _version_text(cls, version: Any) -> Any:
-        return version_text(version)
 
     @model_validator(mode="after")
     def _checkpoint_named(self) -> Arm:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from pipeline.arms import FrozenModel, Input, split_command, version_text
+from pipeline.arms import Command, FrozenModel, Input, VersionText
 
 Camera = Literal["realsense", "kinect"]
 Split = Literal["train", "test_seen", "test_similar", "test_novel"]
@@ -81,10 +81,10 @@ class GeneratorSection(FrozenModel):
     label: str = ""
     input: Input | None = None
     rerank: bool = False
-    command: tuple[str, ...] | None = None
+    command: Command | None = None
     directory: Path | None = None
     timeout: Annotated[float, Field(gt=0)] | None = None
-    version: str | None = None
+    version: VersionText | None = None
     deterministic: bool | None = None
 
     @model_validator(mode="before")
@@ -103,16 +103,6 @@ class GeneratorSection(FrozenModel):
                 raise ValueError("`command` stands in the place of `name` and `parameters`; its arguments are in it")
             content = {**content, "name": COMMAND}
         return {**content, "label": content.get("label") or content.get("name", "antipodal")}
-
-    @field_validator("command", mode="before")
-    @classmethod
-    def _split_command(cls, command: Any) -> Any:
-        return split_command(command)
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _version_text(cls, version: Any) -> Any:
-        return version_text(version)
 
     @field_validator("label")
     @classmethod
