@@ -176,11 +176,11 @@ class _Schedule:
                     self._hand_out()
                 done = len(self.made) + len(self.failures.keys() & self.stale.keys())  # looks through the fewer
                 bar.show(done, len(self.stale), self.progress.in_short)
+                self.progress.write()  # between units a worker has none, and would never be seen at work
                 if not self.in_flight and (self.no_room is not None or not any(self.ready.values())):
                     break  # where units are ready and none is in flight, workers are yet to come
                 for future in self._ended():
                     self._settle(future)
-                self.progress.write()
         if self.no_room is not None:
             raise ArtifactError(
                 f"{self.no_room}; what is finished is kept: make room, and the same command goes on from there"
