@@ -37,6 +37,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grasping.generators import ViewInput
 from grasping.grasps import GraspFileError, Grasps
 from pipeline.run_command import OutputError, Program, named_files, new_folders, output_file
 
@@ -70,18 +71,13 @@ class CommandView:
     viewpoint: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
-    def of_cloud(
-        cls,
-        view: int,
-        cloud: NDArray[np.float32],
-        object_ids_of_points: NDArray[np.int64],
-        collision_cloud: NDArray[np.float32],
-        T_camera_table: NDArray[np.float64],
-        seed: int,
-    ) -> CommandView:
+    def of_input(cls, view: int, given: ViewInput) -> CommandView:
         """Take what a :class:`grasping.generators.Generator` is called with, points of id -1 being the background."""
-        seen = object_ids_of_points >= 0
-        return cls(view, cloud[seen], object_ids_of_points[seen], cloud[~seen], collision_cloud, T_camera_table, seed)
+        cloud, ids = np.asarray(given.cloud), np.asarray(given.object_ids_of_points)
+        collision, T_camera_table = np.asarray(given.collision_cloud), np.asarray(given.T_camera_table)
+        x, y, z = np.asarray(given.viewpoint, np.float64)
+        seen = ids >= 0
+        return cls(view, cloud[seen], ids[seen], cloud[~seen], collision, T_camera_table, given.seed, (x, y, z))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from grasping import protocol
 from grasping.generators import identity, make_generator
 from pipeline import physics_score
 from pipeline.artifacts import fingerprint, read_stamp
-from pipeline.config import Experiment
+from pipeline.config import Experiment, GeneratorSection
 from pipeline.run_folder import STAMP, RunFolder, unit_folder
 from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
@@ -25,13 +25,11 @@ def describe(experiment: Experiment, folder: RunFolder, units: list[SceneUnit]) 
     Beside it, ``arms``: a fingerprint of each arm's clouds by member, by which :mod:`pipeline.compare` knows the same
     arm in two runs.
     """
-    first = units[0]
     generators = {}
     for generator in experiment.generators:
         content = generator.what_counts()
         if generator.command is None and generator.parameters_for("a") == generator.parameters_for("b"):
-            made = make_generator(generator.name, **generator.parameters)
-            content["identity"] = identity(made, first.scene, first.camera, first.views)
+            content["identity"] = _identity(experiment, folder, generator, units[0])
         # else a dump an arm: part of the arm, as its clouds are
         generators[generator.label] = content
     physics = PHYSICS in experiment.scorers
@@ -48,6 +46,15 @@ def describe(experiment: Experiment, folder: RunFolder, units: list[SceneUnit]) 
             arm.name: [_clouds(folder, member.name, units) for member in arm.members()] for arm in experiment.arms
         },
     }
+
+
+def _identity(experiment: Experiment, folder: RunFolder, generator: GeneratorSection, unit: SceneUnit) -> Any:
+    """Return what a generator was when it made the unit's grasps; where no arm's are there, what it is now."""
+    for arm in experiment.members():
+        made = read_stamp(unit_folder(folder.dump(arm.name, generator.label), unit.scene, unit.camera) / STAMP)
+        if made is not None:
+            return made.made_from.get("identity")
+    return identity(make_generator(generator.name, **generator.parameters), unit.scene, unit.camera, unit.views)
 
 
 def _unit(experiment: Experiment, folder: RunFolder, unit: SceneUnit) -> dict[str, Any]:

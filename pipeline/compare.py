@@ -118,7 +118,15 @@ def run(
             for source in sources
         ]
         summary.write(
-            experiment, folder, units, tables, problems, shared=shared, forced=lines if force else (), runs=provenance
+            experiment,
+            folder,
+            units,
+            tables,
+            problems,
+            shared=shared,
+            described=sources[0].summary["generators"],
+            forced=lines if force else (),
+            runs=provenance,
         )
         report.run(experiment, folder)
         say(f"report     {folder.report}")

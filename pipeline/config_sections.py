@@ -134,9 +134,14 @@ class GeneratorSection(FrozenModel):
         return {key: value for key, value in content.items() if value is not None}
 
     def what_counts(self) -> dict[str, Any]:
-        """Return what grasps depend on: not where a command runs, nor how long it may."""
+        """Return what grasps depend on: not where a command runs, nor how long it may; nor where files lie, for their
+        content stands in the generator's identity.
+        """
         left_out = {"directory", "timeout", "deterministic"}
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in left_out}
+        content = {key: value for key, value in self.model_dump(mode="json").items() if key not in left_out}
+        path = PATH_PARAMETERS.get(self.name)
+        parameters = {key: value for key, value in content["parameters"].items() if key != path}
+        return {**content, "parameters": parameters}
 
     def parameters_for(self, arm: str) -> dict[str, Any]:
         """Return the parameters of one arm's generator."""

@@ -136,9 +136,10 @@ def _carry_out_units(
         from pipeline.store import open_store
 
         open_store(execution.store).register(folder.root)
-    engine = make_engine(execution, folder.root, device if "complete" in stages else "cpu", say)
+    device = device if {"complete", "generate"} & set(stages) else "cpu"
+    engine = make_engine(execution, folder.root, device, say)
     try:
-        device = device_of(engine, device) if "complete" in stages else "cpu"
+        device = device if device == "cpu" else device_of(engine, device)
         _record(experiment, folder)
         if "complete" in stages:
             for arm in experiment.members():
@@ -191,7 +192,7 @@ def plan_units(
         "complete": lambda: complete.plans(
             experiment, folder, units, hashes, known, device=device, trust_code=trust_code
         ),
-        "generate": lambda: generate.plans(experiment, folder, units, hashes, known),
+        "generate": lambda: generate.plans(experiment, folder, units, hashes, known, device=device),
         "score": lambda: score.plans(experiment, folder, units, hashes, known),
         "explain": lambda: explain.plans(experiment, folder, units, hashes, known),
     }

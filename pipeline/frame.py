@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasping.clouds import voxel_downsample
-from grasping.generators import Generator, for_view, make_generator, sees_background
+from grasping.generators import Generator, Placed, for_view, make_generator, sees_background
 from grasping.grasps import Grasps
 from grasping.transforms import invert, transform_points
 from pipeline.arm_completion import Completion, caveats, describe_arm
@@ -121,6 +121,10 @@ def run(
     # Names first: a misspelt checkpoint should not cost the time of a segmentation.
     if generator is None:
         made = make_generator(options.generator, **options.generator_parameters)
+        if isinstance(made, Placed):
+            from completion.checkpoint import resolve_device  # torch, which such a generator needs anyway
+
+            made = made.on(resolve_device(options.device).type)
         generator = for_view(made, 0, "frame", 0)
     if complete is None and options.checkpoint != "partial":
         complete = _network(options)

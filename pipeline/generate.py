@@ -13,18 +13,27 @@ How it enters the generator's input is the generator's ``input`` (:mod:`pipeline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from grasping.cloud_contacts import opposition
 from grasping.clouds import voxel_downsample
-from grasping.generators import for_view, identity, make_generator, sees_background
+from grasping.generators import (
+    Batched,
+    Placed,
+    ViewInput,
+    for_view,
+    identity,
+    is_deterministic,
+    make_generator,
+    sees_background,
+)
 from grasping.grasps import Grasps
 from grasping.transforms import invert
 from pipeline.arms import Input
@@ -32,6 +41,7 @@ from pipeline.artifacts import ArtifactError, FileHashes, atomic_write, derive_s
 from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.command_generator import CommandGenerator, CommandView
 from pipeline.config import Arm, Entry, Experiment, GeneratorSection
+from pipeline.engines import GPU
 from pipeline.generator_input import generator_input
 from pipeline.run_command import OutputError
 from pipeline.run_folder import RunFolder, unit_folder, view_file
@@ -46,7 +56,14 @@ DEFAULT_TIMEOUT = 3600.0
 
 @dataclass(frozen=True)
 class Job:
-    """One unit: the views of one scene, camera and arm; ``command`` is the fingerprint of a generator's command."""
+    """One unit: the views of one scene, camera and arm.
+
+    Attributes:
+        unit, observations, clouds, out: the views, what is known of them, and where their grasps go.
+        arm, generator, device: what makes them, see :func:`make`.
+        identity: fingerprint of what the generator was when the run was planned.
+        entry, density, seed: of the experiment.
+    """
 
     unit: SceneUnit
     observations: Path
@@ -54,33 +71,71 @@ class Job:
     out: Path
     arm: str
     generator: GeneratorSection
-    command: str | None
+    identity: str
     entry: Entry
     density: float
     seed: int
+    device: str = "cpu"
 
 
 def plans(
-    experiment: Experiment, run: RunFolder, units: list[SceneUnit], hashes: FileHashes, known: Known
+    experiment: Experiment,
+    run: RunFolder,
+    units: list[SceneUnit],
+    hashes: FileHashes,
+    known: Known,
+    *,
+    device: str = "cpu",
 ) -> list[Plan]:
-    """Return one plan an arm, generator, scene and camera."""
+    """Return one plan an arm, generator, scene and camera; ``device`` is where networks compute."""
     result = []
     for arm in experiment.members():
         for generator in experiment.generators:
-            made = make(generator, arm.name)
+            made = make(generator, arm.name, device)
             if generator.name == "dump":
                 refuse_packed(made.folder)
             command = made.made_from(hashes) if isinstance(made, CommandGenerator) else None
-            result += [_plan(experiment, run, arm, generator, made, command, unit, known) for unit in units]
+            for unit in units:
+                known_by = command or identity(made, unit.scene, unit.camera, unit.views)
+                result.append(_plan(experiment, run, arm, generator, known_by, unit, known, device))
+                if isinstance(made, Placed) and made.device == "cuda":
+                    result[-1] = replace(result[-1], group=GPU)
     return result
 
 
-def make(generator: GeneratorSection, arm: str) -> Any:
+def make(generator: GeneratorSection, arm: str, device: str = "cpu") -> Any:
     """Make the generator of one arm, see :func:`grasping.generators.make_generator`; or its command."""
     if generator.command is not None:
         directory, timeout = generator.directory or Path(), generator.timeout or DEFAULT_TIMEOUT
         return CommandGenerator(generator.command, directory, timeout, generator.deterministic)
-    return make_generator(generator.name, **generator.parameters_for(arm))
+    made = make_generator(generator.name, **generator.parameters_for(arm))
+    return made.on(device) if isinstance(made, Placed) else made
+
+
+def describe(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return what results say of each generator: ``label, name, input, rerank, deterministic``."""
+    first = experiment.members()[0].name
+    return [
+        {
+            "label": generator.label,
+            "name": generator.name,
+            "input": None if generator.name == "dump" else _mode(generator, made),
+            "rerank": generator.rerank,
+            "deterministic": is_deterministic(made),
+        }
+        for generator in experiment.generators
+        for made in [make(generator, first)]
+    ]
+
+
+def _mode(generator: GeneratorSection, made: Any) -> Input:
+    suits: Input = getattr(made, "default_input", "replace")
+    return generator.input or suits
+
+
+def seed_of(seed: int, scene: int, camera: str, view: int) -> int:
+    """Return the seed that a generator is handed for one view, of an experiment's seed: the same for every arm."""
+    return derive_seed(seed, scene, camera, view, "generate")
 
 
 def _plan(
@@ -88,10 +143,10 @@ def _plan(
     run: RunFolder,
     arm: Arm,
     generator: GeneratorSection,
-    made: Any,
-    command: dict[str, Any] | None,
+    known_by: Any,
     unit: SceneUnit,
     known: Known,
+    device: str,
 ) -> Plan:
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     clouds = unit_folder(run.clouds(arm.name), unit.scene, unit.camera)
@@ -107,7 +162,7 @@ def _plan(
         "observations": needs[0].fingerprint,
         "clouds": needs[1].fingerprint,
         "generator": generator.what_counts(),
-        "identity": command or identity(made, unit.scene, unit.camera, unit.views),
+        "identity": known_by,
         "entry": entry,
         "density": experiment.density,
         "seed": experiment.seed,
@@ -119,10 +174,11 @@ def _plan(
         out=out,
         arm=arm.name,
         generator=generator,
-        command=None if command is None else fingerprint(command),
+        identity=fingerprint(known_by),
         entry=entry,
         density=experiment.density,
         seed=experiment.seed,
+        device=device,
     )
     return Plan(
         "generate",
@@ -139,38 +195,63 @@ def _plan(
     )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What a generator is called with, for one view; see :class:`grasping.generators.Generator`."""
-
-    view: int
-    points: NDArray[np.float32]
-    ids: NDArray[np.int64]
-    collision: NDArray[np.float32]
-    T_camera_table: NDArray[np.float64]
-    seed: int
-
-
 def generate_unit(job: Job) -> list[dict[str, Any]]:
-    """Write the dump of one unit; a view whose generator fails gets an empty dump and a problem."""
-    generator = make(job.generator, job.arm)
-    if not isinstance(generator, CommandGenerator):
-        return [
+    """Write the dump of one unit; a view whose generator fails gets an empty dump and a problem.
+
+    Raises:
+        ArtifactError: the generator is no longer what it was when the run was planned.
+    """
+    generator = make(job.generator, job.arm, job.device)
+    _hold_to_plan(job, generator)
+    if isinstance(generator, CommandGenerator):
+        problems = _by_command(job, generator)
+    elif isinstance(generator, Batched) and generator.batch_size > 1:
+        problems = _in_batches(job, generator)
+    else:
+        problems = [
             problem
-            for given in _inputs(job, generator)
-            for problem in _written(job, given.view, partial(_find, job, generator, given))
+            for view, given in _inputs(job, generator)
+            for problem in _written(job, view, partial(_find, job, generator, view, given))
         ]
-    if fingerprint(generator.made_from(file_hash)) != job.command:
+    _hold_to_plan(job, generator)  # as it is afterwards: its files may have changed meanwhile
+    return problems
+
+
+def _hold_to_plan(job: Job, generator: Any) -> None:
+    unit = job.unit
+    is_command = isinstance(generator, CommandGenerator)
+    found = generator.made_from(file_hash) if is_command else identity(generator, unit.scene, unit.camera, unit.views)
+    if fingerprint(found) != job.identity:
         raise ArtifactError(
-            f"the command of generator {job.generator.label!r}, or a file that it names, changed after the run began; "
-            "run again"
+            f"{'the command of ' if is_command else ''}generator {job.generator.label!r}, or a file that it "
+            f"{'names' if is_command else 'reads'}, changed after the run began; run again"
         )
-    views = (
-        CommandView.of_cloud(given.view, given.points, given.ids, given.collision, given.T_camera_table, given.seed)
-        for given in _inputs(job, generator)
-    )
+
+
+def _by_command(job: Job, generator: CommandGenerator) -> list[dict[str, Any]]:
+    views = (CommandView.of_input(view, given) for view, given in _inputs(job, generator))
     with generator.generate(job.out / ".command", job.unit.scene, job.unit.camera, views) as read:
         return [problem for view in _observed(job) for problem in _written(job, view, partial(read, view))]
+
+
+def _in_batches(job: Job, generator: Any) -> list[dict[str, Any]]:
+    """Where several views fail together, each is tried alone: the others' grasps are not lost with it."""
+    problems = []
+    inputs = _inputs(job, generator)
+    while views := list(itertools.islice(inputs, generator.batch_size)):
+        try:
+            together: Iterable[Callable[[], Grasps]] = [
+                partial(_same, grasps) for grasps in generator.batch([given for _, given in views])
+            ]
+        except Exception:  # a plug-in may raise anything
+            together = [partial(_find, job, generator, view, given) for view, given in views]
+        for (view, _), find in zip(views, together, strict=True):
+            problems += _written(job, view, find)
+    return problems
+
+
+def _same(grasps: Grasps) -> Grasps:
+    return grasps
 
 
 def _observed(job: Job) -> Iterator[int]:
@@ -178,9 +259,9 @@ def _observed(job: Job) -> Iterator[int]:
     return (view for view in job.unit.views if has_view(view_file(job.observations, view, ".npz")))
 
 
-def _inputs(job: Job, generator: Any) -> Iterator[_Given]:
-    suits: Input = getattr(generator, "default_input", "replace")
-    mode = "observed" if job.entry == "collision" else job.generator.input or suits
+def _inputs(job: Job, generator: Any) -> Iterator[tuple[int, ViewInput]]:
+    """Yield each view's number, and what a generator is called with for it."""
+    mode = "observed" if job.entry == "collision" else _mode(job.generator, generator)
     for view in _observed(job):
         observation = load_observation(view_file(job.observations, view, ".npz"))
         completed = load_clouds(view_file(job.clouds, view, ".npz"))
@@ -190,19 +271,21 @@ def _inputs(job: Job, generator: Any) -> Iterator[_Given]:
         points, ids = generator_input(
             mode, observed, completed, background, job.density, sees_background=sees_background(generator)
         )
-        yield _Given(
+        yield (
             view,
-            points,
-            ids,
-            np.concatenate([background, avoided.points]),
-            invert(observation.T_table_camera),
-            derive_seed(job.seed, job.unit.scene, job.unit.camera, view, "generate"),
+            ViewInput(
+                cloud=points,
+                object_ids_of_points=ids,
+                collision_cloud=np.concatenate([background, avoided.points]),
+                T_camera_table=invert(observation.T_table_camera),
+                viewpoint=np.zeros(3),
+                seed=seed_of(job.seed, job.unit.scene, job.unit.camera, view),
+            ),
         )
 
 
-def _find(job: Job, generator: Any, given: _Given) -> Grasps:
-    bound = for_view(generator, job.unit.scene, job.unit.camera, given.view)
-    return bound(given.points, given.ids, given.collision, given.T_camera_table, np.zeros(3), given.seed)
+def _find(job: Job, generator: Any, view: int, given: ViewInput) -> Grasps:
+    return for_view(generator, job.unit.scene, job.unit.camera, view)(*given)
 
 
 def _written(job: Job, view: int, find: Callable[[], Grasps]) -> list[dict[str, Any]]:

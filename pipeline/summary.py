@@ -1,6 +1,6 @@
 """``summary.json``: a run in one file, for programs.
 
-Schema (``format_version`` 3: ``utility`` and ``comparisons`` have the metrics that no confidence enters)
+Schema (``format_version`` 4: ``generators``)
 -----------------------------
 ``name, question, primary_metric, seed, level, entry, density``
     from the experiment.
@@ -11,6 +11,11 @@ Schema (``format_version`` 3: ``utility`` and ``comparisons`` have the metrics t
 ``arms``
     list of ``{name, completion, checkpoint, merge, entry, seeds}``, ``checkpoints`` where there are several and
     ``command`` where there is one; ``seeds`` counts the checkpoints.
+``generators``
+    list of ``{label, name, input, rerank, deterministic}``; ``input`` as it enters where completion enters the input at
+    all (null: a dump's, which is taken as it is), ``deterministic`` null where nobody says so. The seed that one was
+    handed for a view is :func:`pipeline.generate.seed_of`: the first 63 bits of the SHA-256 of
+    ``SEED/SCENE/CAMERA/VIEW/generate``, ``SEED`` being ``seed`` above, whatever the arm.
 ``utility``
     list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, n_scenes, n_views, n_seeds}`` over all
     splits and objects; ``ci_*`` null where scenes are too few for an interval.
@@ -60,7 +65,7 @@ from typing import Any
 import pandas as pd
 
 from grasping import protocol
-from pipeline import aggregate, comparable, declaration
+from pipeline import aggregate, comparable, declaration, generate
 from pipeline.aggregate import Tables
 from pipeline.arm_completion import caveats
 from pipeline.artifacts import ArtifactError, check_version, fingerprint, read_stamp, write_json
@@ -70,7 +75,7 @@ from pipeline.scorers import PHYSICS
 from pipeline.selection import SceneUnit
 from pipeline.table_files import WHOLE, table_file
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _PACKAGES = ("grasp-utility", "numpy", "scipy", "torch", "open3d", "numba", "pandas")
 _PHYSICS_PACKAGES = ("mujoco", "coacd")
 FEW_SCENES = 10
@@ -85,6 +90,7 @@ def write(
     problems: list[dict[str, Any]],
     *,
     shared: dict[str, Any] | None = None,
+    described: list[dict[str, Any]] | None = None,
     forced: Sequence[str] = (),
     runs: Sequence[dict[str, Any]] = (),
     seconds: float | None = None,
@@ -93,6 +99,7 @@ def write(
 
     Args:
         shared: of a comparison of runs, what they have in common; else it is read from the run's stamps.
+        described: of a comparison of runs, the generators of the first; else they are asked.
         forced: of a comparison of runs that differ, in what.
         runs: of a comparison of runs, each one's provenance.
         seconds: that the tables took to make, where that is known.
@@ -128,6 +135,7 @@ def write(
             }
             for arm in experiment.arms
         ],
+        "generators": generate.describe(experiment) if described is None else described,
         "utility": _whole(tables.utility),
         "completion": _whole(tables.completion),
         "comparisons": _whole(tables.comparisons),
@@ -162,6 +170,7 @@ def write(
             "What is compared here was chosen when runs with results were compared: only what each run declared itself "
             "was declared before."
         )
+    summary["warnings"] += _of_chance(summary["generators"])
     write_json(folder.summary, summary)
     return summary
 
@@ -291,6 +300,20 @@ def _of_seeds(experiment: Experiment) -> list[str]:
     if several and min(several) < FEW_SEEDS:
         sentences.append(f"Only {min(several)} training seeds: intervals over seeds are wide and rest on few of them.")
     return sentences
+
+
+def _of_chance(generators: Sequence[dict[str, Any]]) -> list[str]:
+    """Say whose grasps may be others if they are made again."""
+    says = {
+        False: "says that the same input and seed may give other grasps",
+        None: "does not say whether it is deterministic",
+    }
+    return [
+        f"Generator {item['label']} {says[item['deterministic']]}: some of each difference may be its own chance, "
+        "and made again, numbers may be others."
+        for item in generators
+        if item["deterministic"] is not True
+    ]
 
 
 def _of_differing(experiment: Experiment) -> list[str]:

@@ -19,6 +19,7 @@ import yaml
 from completion import checkpoint
 from completion.completer import Completer
 from completion.configuration import parse_config
+from grasping.generators import ViewInput
 from pipeline.arms import Arm
 from pipeline.cli import app
 from pipeline.command_completer import CommandCompleter, PartialCloud
@@ -123,7 +124,8 @@ def test_the_generator_in_another_environment_runs(tmp_path: Path) -> None:
     command = (sys.executable, *shlex.split(listed["command"])[1:])
     generator = CommandGenerator(command, ROOT, 60.0, listed["deterministic"])
     corners = np.stack(np.meshgrid([0, 0.03], [0, 0.06], [0, 0.04]), axis=-1).reshape(-1, 3).astype(np.float32)
-    view = CommandView.of_cloud(9, corners, np.zeros(8, np.int64), corners, np.eye(4), 1)
+    given = ViewInput(corners, np.zeros(8, np.int64), corners, np.eye(4), np.zeros(3), 1)
+    view = CommandView.of_input(9, given)
     with generator.generate(tmp_path / "work", 0, "realsense", [view]) as read:
         assert read(9).width == pytest.approx([0.05])
 

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from numpy.typing import ArrayLike
 
@@ -23,6 +23,17 @@ class GeneratorError(ValueError):
     """A generator that cannot be made or used; the message says what to change."""
 
 
+class ViewInput(NamedTuple):
+    """What a :class:`Generator` is called with, for one view."""
+
+    cloud: ArrayLike
+    object_ids_of_points: ArrayLike
+    collision_cloud: ArrayLike
+    T_camera_table: ArrayLike
+    viewpoint: ArrayLike
+    seed: int
+
+
 @runtime_checkable
 class Generator(Protocol):
     """Anything that turns the cloud of one view into grasps; it holds no state that a call changes.
@@ -30,7 +41,8 @@ class Generator(Protocol):
     It may say more of itself by attributes: ``deterministic``, whether the same input and seed give the same bytes
     (left out: nobody knows, and results say so); ``sees_background``, whether it wants what stands around the objects
     in its cloud too, as a detector of whole scenes does (left out: objects alone); ``default_input``, the mode of input
-    that suits it where an experiment names none (left out: ``replace``).
+    that suits it where an experiment names none (left out: ``replace``). And do more: see :class:`ViewBound`,
+    :class:`Batched` and :class:`Placed`.
     """
 
     def __call__(
@@ -62,6 +74,28 @@ class ViewBound(Protocol):
     def for_view(self, scene: int, camera: str, view: int) -> Generator: ...
 
 
+@runtime_checkable
+class Batched(Protocol):
+    """A generator that does several views at once faster than one by one; ``batch_size`` is how many suit it."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def batch(self, views: Sequence[ViewInput]) -> list[Grasps]: ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A generator that may compute on a GPU: ``on`` returns it as it is on a run's device, ``device`` says which that
+    is, ``cpu`` or ``cuda``. Neither needs the device to be there: a run is planned on one machine and done on others.
+    """
+
+    @property
+    def device(self) -> str: ...
+
+    def on(self, device: str) -> Generator: ...
+
+
 def for_view(generator: Any, scene: int, camera: str, view: int) -> Generator:
     """Return the generator of one view: the generator itself unless it is a :class:`ViewBound`."""
     return generator.for_view(scene, camera, view) if isinstance(generator, ViewBound) else generator
@@ -81,12 +115,16 @@ def is_deterministic(generator: Any) -> bool | None:
 def identity(generator: Any, scene: int, camera: str, views: Sequence[int]) -> Any:
     """Return what a generator's grasps depend on besides its input, for fingerprints: JSON can say it.
 
-    A generator may say so itself by a method ``identity(scene, camera, views)``; otherwise its dataclass fields and
-    its ``version`` count.
+    A generator may say so itself by a method ``identity(scene, camera, views)``; otherwise its dataclass fields, or the
+    name of its class or function, and its ``version`` count. (What an experiment's file says of it counts besides.)
     """
     if hasattr(generator, "identity"):
         return generator.identity(scene, camera, views)
-    fields = asdict(generator) if is_dataclass(generator) and not isinstance(generator, type) else repr(generator)
+    if is_dataclass(generator) and not isinstance(generator, type):
+        fields: Any = asdict(generator)
+    else:  # not its repr, which has an address in it: the same generator would be another in every process
+        named = generator if hasattr(generator, "__qualname__") else type(generator)
+        fields = f"{named.__module__}:{named.__qualname__}"
     return {"parameters": fields, "version": getattr(generator, "version", None)}
 
 

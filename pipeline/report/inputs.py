@@ -136,11 +136,9 @@ def read(experiment: Experiment, folder: RunFolder) -> RunData:
     """Read a run's tables.
 
     Raises:
-        ArtifactError: if the run is not aggregated.
+        ArtifactError: if the run is not aggregated, or by another version.
     """
-    content = summary.read(folder)
-    if content is None:
-        raise ArtifactError(f"{folder.summary}: missing or broken; run `aggregate` first")
+    content = summary.read_finished(folder)
     try:
         problems = json.loads(folder.problems.read_text(encoding="utf-8"))
     except (OSError, ValueError):

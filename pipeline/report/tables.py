@@ -259,6 +259,31 @@ def arms(data: RunData) -> Table:
     return Table("Arms", heads, tuple(rows), numeric=False)
 
 
+def generators(data: RunData) -> Table:
+    """Say what found the grasps, and whether it would find the same again."""
+    inputs = {
+        "observed": "what the camera saw (observed)",
+        "replace": "completed clouds (replace)",
+        "append": "observed and completed points (append)",
+        "rerendered": "what the camera would see of the completed scene (rerendered)",
+        None: "a dump, taken as it is",
+    }
+    certain = {True: "yes", False: "no", None: "not declared"}
+    rows = tuple(
+        (
+            Cell(item["label"]),
+            Cell(item["name"]),
+            Cell(inputs[item["input"]]),
+            Cell("by the completed clouds" if item["rerank"] else "its own"),
+            Cell(certain[item["deterministic"]]),
+        )
+        for item in data.summary["generators"]
+    )
+    heads = ("generator", "kind", "its input", "ranking", "deterministic")
+    note = f"Each view has a seed of its own, the same for every arm, from the experiment's ({data.summary['seed']})."
+    return Table("Generators", heads, rows, note, numeric=False)
+
+
 def _last(path: Any) -> str:
     return str(path).rstrip("/").rsplit("/", 1)[-1]
 

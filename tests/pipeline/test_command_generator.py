@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from grasping.generators import ViewInput
 from grasping.grasps import Grasps
 from grasping.transforms import invert
 from pipeline.artifacts import file_hash
@@ -96,7 +97,7 @@ def test_it_is_told_everything_of_every_view_but_the_arm(tmp_path: Path, environ
 
 def test_points_of_no_object_are_the_background() -> None:
     cloud = np.arange(15, dtype=np.float32).reshape(5, 3)
-    made = CommandView.of_cloud(4, cloud, np.array([-1, 7, 0, -1, 7]), cloud[:2], np.eye(4), 9)
+    made = CommandView.of_input(4, ViewInput(cloud, np.array([-1, 7, 0, -1, 7]), cloud[:2], np.eye(4), np.zeros(3), 9))
     assert made.points.tolist() == cloud[[1, 2, 4]].tolist() and made.object_ids.tolist() == [7, 0, 7]
     assert made.background.tolist() == cloud[[0, 3]].tolist() and made.viewpoint == (0.0, 0.0, 0.0)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from completion.points import sample_indices
-from grasping.generators import GeneratorError
+from grasping.generators import GeneratorError, ViewInput
 from grasping.generators.graspnet_baseline.decode import decode
 from grasping.generators.graspnet_baseline.network import GraspNetBaseline
 from grasping.generators.graspnet_baseline.weights import WHERE, load_network
@@ -35,7 +35,9 @@ class GraspNetBaselineGenerator:
         points: drawn from the cloud, 20,000 as in training. A smaller cloud is used whole and some points twice.
         collision_filter: whether grasps go that collide with the collision cloud.
         collision: constants of that filter, see :class:`ModelFreeCollision`.
-        device: ``cpu``, ``cuda`` or ``auto``. On a GPU sums are rounded otherwise, and grasps differ a little.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one. A run that says where networks compute puts
+            it there, unless this is ``cpu``. On a GPU sums are rounded otherwise, also by which views are computed
+            together, and grasps differ a little.
 
     Raises:
         GeneratorError: on weights that are not there or not this network's.
@@ -50,7 +52,7 @@ class GraspNetBaselineGenerator:
     points: int = 20_000
     collision_filter: bool = True
     collision: ModelFreeCollision = field(default_factory=ModelFreeCollision)
-    device: str = "cpu"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.weights is None:
@@ -62,14 +64,23 @@ class GraspNetBaselineGenerator:
             raise GeneratorError(f"points must be at least 2048, the network's first layer, got {self.points}")
         if self.device not in ("cpu", "cuda", "auto"):
             raise GeneratorError(f"device must be cpu, cuda or auto, got {self.device!r}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise GeneratorError("device is cuda, and torch finds none; use cpu or auto")
-        _network(self.weights, self._device(), _state(self.weights))
+        _network(self.weights, "cpu", _state(self.weights))  # whether it can be had at all
+
+    @property
+    def batch_size(self) -> int:
+        return 16 if self._device() == "cuda" else 1
+
+    def on(self, device: str) -> GraspNetBaselineGenerator:
+        return self if self.device == "cpu" else replace(self, device=device)
 
     def identity(self, scene: int, camera: str, views: Sequence[int]) -> dict[str, Any]:
-        """Return what grasps depend on; the weights by content, for where they lie changes nothing."""
+        """Return what grasps depend on; the weights by content, for where they lie changes nothing.
+
+        Nor does the device count: as for completion, it decides who computes, and not what is asked for.
+        """
         assert self.weights is not None
-        content = asdict(self) | {"weights": _content(self.weights, _state(self.weights)), "device": self._device()}
+        content = asdict(self) | {"weights": _content(self.weights, _state(self.weights))}
+        del content["device"]
         return {"parameters": content, "version": self.version}
 
     def __call__(
@@ -86,20 +97,27 @@ class GraspNetBaselineGenerator:
         Raises:
             ValueError: on wrong shapes, or points that are not finite.
         """
-        return self.batch([(cloud, object_ids_of_points, collision_cloud, seed)])[0]
+        view = ViewInput(cloud, object_ids_of_points, collision_cloud, T_camera_table, viewpoint, seed)
+        return self.batch([view])[0]
 
-    def batch(self, views: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike, int]]) -> list[Grasps]:
-        """Return the grasps of several views: cloud, object ids of its points, collision cloud and seed of each.
+    def batch(self, views: Sequence[ViewInput]) -> list[Grasps]:
+        """Return the grasps of several views.
 
         A view without points has no grasps. On a GPU many views at once are faster; on a CPU they are not.
+
+        Raises:
+            ValueError: on a view with wrong shapes or points that are not finite.
+            GeneratorError: there is no such device here.
         """
-        drawn = [_draw(cloud, ids, self.points, seed) for cloud, ids, _, seed in views]
+        drawn = [_draw(view.cloud, view.object_ids_of_points, self.points, view.seed) for view in views]
         held = [number for number, (points, _) in enumerate(drawn) if len(points)]
         result = [Grasps.empty() for _ in views]
         if not held:
             return result
         assert self.weights is not None
         device = self._device()
+        if device == "cuda" and not torch.cuda.is_available():
+            raise GeneratorError("device is cuda, and torch finds none here; use cpu or auto")
         network = _network(self.weights, device, _state(self.weights))
         with torch.inference_mode():
             predictions = network(torch.from_numpy(np.stack([drawn[number][0] for number in held])).to(device))
@@ -108,7 +126,7 @@ class GraspNetBaselineGenerator:
             _, ids = drawn[number]
             grasps = replace(grasps, object_id=ids[index[seeds.numpy()]])
             if self.collision_filter:
-                grasps = grasps[~self.collision.collides(grasps, views[number][2])]
+                grasps = grasps[~self.collision.collides(grasps, views[number].collision_cloud)]
             result[number] = grasps[np.argsort(-grasps.confidence, kind="stable")]
         return result
 

@@ -11,7 +11,16 @@ import pytest
 import torch
 from scipy.io import loadmat
 
-from grasping.generators import GeneratorError, identity, is_deterministic, make_generator, sees_background
+from grasping.generators import (
+    Batched,
+    GeneratorError,
+    Placed,
+    ViewInput,
+    identity,
+    is_deterministic,
+    make_generator,
+    sees_background,
+)
 from grasping.generators.model_free_collision import ModelFreeCollision
 from grasping.geometry import load_object
 from grasping.grasps import Grasps
@@ -59,12 +68,13 @@ def test_grasps_stand_at_points_and_aim_at_their_objects(generator) -> None:
 
 
 def test_several_views_at_once_are_each_by_itself(generator) -> None:
-    views = [(*scene(seed), scene(seed)[0], seed) for seed in range(3)]
-    views.insert(1, (np.zeros((0, 3)), np.zeros(0, int), np.zeros((0, 3)), 5))
+    views = [ViewInput(*scene(seed), scene(seed)[0], EYE, np.zeros(3), seed) for seed in range(3)]
+    views.insert(1, ViewInput(np.zeros((0, 3)), np.zeros(0, int), np.zeros((0, 3)), EYE, np.zeros(3), 5))
+    assert isinstance(generator, Batched) and generator.on("cpu").batch_size == 1
     together = generator.batch(views)
     assert len(together[1]) == 0
-    for (cloud, ids, obstacles, seed), found in zip(views, together, strict=True):
-        alone = generator(cloud, ids, obstacles, EYE, seed=seed)
+    for view, found in zip(views, together, strict=True):
+        alone = generator(*view)
         np.testing.assert_allclose(columns(found), columns(alone), atol=1e-4)
 
 
@@ -107,6 +117,19 @@ def test_weights_exchanged_in_place_are_seen(drawn_weights: Path, tmp_path: Path
     torch.save(drawn_network(5).state_dict(), place)
     assert identity(generator, 0, "kinect", [0]) != known
     assert not np.array_equal(columns(before), columns(generator(cloud, ids, cloud, EYE)))
+
+
+def test_a_run_says_where_it_computes(drawn_weights: Path, generator) -> None:
+    """Planned on a machine without a GPU, and refused where it would compute."""
+    on_gpu = generator.on("cuda")
+    assert isinstance(generator, Placed) and on_gpu.device == "cuda" and on_gpu.batch_size > 1
+    assert on_gpu.on("cpu").device == "cpu"
+    assert identity(on_gpu, 0, "kinect", [0]) == identity(generator, 0, "kinect", [0])
+    held = make_generator("graspnet_baseline", weights=drawn_weights, device="cpu")
+    assert held.on("cuda") is held
+    if not torch.cuda.is_available():
+        with pytest.raises(GeneratorError, match="torch finds none here"):
+            on_gpu(*scene(), scene()[0], EYE)
 
 
 def test_what_is_missing_or_wrong_is_said(drawn_weights: Path, tmp_path: Path) -> None:

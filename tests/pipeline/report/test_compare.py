@@ -180,7 +180,7 @@ def test_wrong_input_is_one_line_and_status_two(runs: dict[str, Path], tmp_path:
     with pytest.raises(CompareError, match="unknown arm 'pcn'"):
         _compare([runs["monday"], runs["tuesday"]], tmp_path / "out", pairs=[("pcn", "partial")])
     old = _with(runs["tuesday"], tmp_path / "old", lambda summary: summary.update(format_version=1))
-    with pytest.raises(ArtifactError, match="format version 1, this program reads 3; run the experiment again"):
+    with pytest.raises(ArtifactError, match="format version 1, this program reads 4; run the experiment again"):
         _compare([runs["monday"], old], tmp_path / "out")
     lost = _with(runs["tuesday"], tmp_path / "lost", lambda summary: None)
     (lost / "tables" / "grasps.parquet").unlink()

@@ -295,7 +295,7 @@ def test_recovered_says_why_it_is_undefined(data: inputs.RunData) -> None:
 
 def test_missing_tables_name_the_remedy(plain_run, tmp_path: Path) -> None:
     empty = replace(plain_run.folder, root=tmp_path)
-    with pytest.raises(ArtifactError, match=r"summary\.json: missing or broken; run `aggregate` first"):
+    with pytest.raises(ArtifactError, match=r"summary\.json: missing or broken; run `aggregate`, or"):
         report.run(plain_run.experiment, empty)
     (tmp_path / "summary.json").write_bytes(plain_run.folder.summary.read_bytes())
     with pytest.raises(ArtifactError, match=r"utility\.csv: no such table; run `aggregate` first"):

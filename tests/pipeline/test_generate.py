@@ -1,0 +1,222 @@
+"""The stage that generates: what a generator is handed, one by one and in batches, and what it must have stayed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grasping.generators import identity, make_generator
+from pipeline.artifacts import ArtifactError, read_stamp
+from pipeline.config import load_experiment
+from pipeline.engines import CPU, GPU
+from pipeline.experiment import RunResult, plan_units, run_experiment
+from pipeline.generate import describe, seed_of
+from pipeline.run_folder import STAMP, RunFolder
+from pipeline.selection import select
+
+PLUGIN = '''
+import pathlib
+import numpy as np
+from grasping.grasps import Grasps
+
+STATE = pathlib.Path(__file__).parent / "state"
+
+
+class Counting:
+    """Grasps that say what they were made of: how many views at once, and which seed."""
+
+    def __init__(self, batch_size=0, breaks=(), alone=False, spoils=False):
+        self.breaks, self.alone, self.spoils = breaks, alone, spoils
+        if batch_size:
+            self.batch_size = batch_size
+            self.batch = self._batch
+
+    def identity(self, scene, camera, views):
+        return STATE.read_text()
+
+    def __call__(self, cloud, object_ids_of_points, collision_cloud, T_camera_table, viewpoint, seed):
+        if self.spoils:
+            STATE.write_text("other")
+        if self.alone and seed in self.breaks:
+            raise RuntimeError("this view cannot be done")
+        return self._made(cloud, seed, 1)
+
+    def _made(self, cloud, seed, together):
+        row = [0.5, 0.05, 0.02, 0.02, *np.eye(3).ravel(), float(len(cloud)), seed % 1000, together, -1]
+        return Grasps.from_array(np.array([row], float))
+
+    def _batch(self, views):
+        if any(view.seed in self.breaks for view in views):
+            raise RuntimeError("this batch cannot be done")
+        return [self._made(view.cloud, view.seed, len(views)) for view in views]
+
+
+class Plain:
+    version = 3
+    deterministic = False
+
+    def __call__(self, *given):
+        return Grasps.empty()
+
+
+def plain_function(*given):
+    return Grasps.empty()
+
+
+def make_function():
+    return plain_function
+'''
+SEEDS = [seed_of(0, 100, "realsense", view) for view in (0, 128)]
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Installed as a package would be: a module, and metadata that name its entry points."""
+    site = tmp_path / "site"
+    info = site / "counting_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "counting_plugin_for_tests.py").write_text(PLUGIN)
+    (site / "state").write_text("as planned")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counting-plugin\nVersion: 1.0\n")
+    names = {"counting": "Counting", "plain": "Plain", "function": "make_function"}
+    lines = [f"{name} = counting_plugin_for_tests:{target}\n" for name, target in names.items()]
+    (info / "entry_points.txt").write_text("[grasp_utility.generators]\n" + "".join(lines))
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "counting_plugin_for_tests", raising=False)
+    return site
+
+
+def experiment_of(tmp_path: Path, dataset: Path, cache: Path, generators: str) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(
+        f"format_version: 1\nname: tiny\ndataset: {{root: {dataset}, scenes: [100]}}\narms: [partial, oracle]\n"
+        f"cache: {cache}\ngenerators: [{generators}]\n"
+    )
+    return path
+
+
+@pytest.fixture
+def carry_out(tmp_path: Path, tiny_dataset: Path, tiny_cache: Path, plugin: Path):
+    def run(generators: str, stages=("observe", "complete", "generate")) -> RunResult:
+        path = experiment_of(tmp_path, tiny_dataset, tiny_cache, generators)
+        return run_experiment(
+            load_experiment(path), tmp_path / "run", device="cpu", workers=0, stages=stages, say=lambda _: None
+        )
+
+    return run
+
+
+def grasps_of(result: RunResult, label: str, arm: str = "partial") -> dict[int, np.ndarray]:
+    folder = result.folder.dump(arm, label)
+    return {int(path.stem): np.load(path) for path in sorted(folder.glob("scene_0100/realsense/*.npy"))}
+
+
+def test_views_that_are_done_at_once_are_each_their_own(carry_out) -> None:
+    one = carry_out("{name: counting}, {name: counting, label: pairs, parameters: {batch_size: 2}}")
+    assert one.problems == ()
+    for arm in ("partial", "oracle"):
+        alone, together = grasps_of(one, "counting", arm), grasps_of(one, "pairs", arm)
+        assert list(alone) == list(together) == [0, 128]
+        for view, seed in zip(alone, SEEDS, strict=True):
+            assert alone[view][0, 14] == seed % 1000 and alone[view][0, 15] == 1 and together[view][0, 15] == 2
+            assert np.array_equal(np.delete(alone[view], 15, 1), np.delete(together[view], 15, 1))
+
+
+def test_of_a_batch_that_fails_only_the_view_is_lost_that_fails_alone(carry_out) -> None:
+    parameters = f"{{batch_size: 2, breaks: [{SEEDS[1]}], alone: true}}"
+    found = carry_out(f"{{name: counting, parameters: {parameters}}}")
+    assert [problem["view"] for problem in found.problems] == [128, 128]  # of two arms
+    assert {problem["reason"] for problem in found.problems} == {
+        "generator failed: RuntimeError: this view cannot be done"
+    }
+    grasps = grasps_of(found, "counting")
+    assert len(grasps[0]) == 1 and len(grasps[128]) == 0
+    mended = carry_out(f"{{name: counting, parameters: {parameters.replace('alone: true', 'alone: false')}}}")
+    assert mended.problems == () and len(grasps_of(mended, "counting")[128]) == 1
+
+
+def test_a_generator_that_changes_while_it_works_makes_nothing(carry_out, plugin: Path) -> None:
+    spoiled = carry_out("{name: counting, parameters: {spoils: true}}")
+    failed = spoiled.stages[2].failures
+    assert len(failed) == 2 and not grasps_of(spoiled, "counting")
+    assert all("'counting', or a file that it reads, changed after the run began; run again" in f.error for f in failed)
+    assert (plugin / "state").read_text() == "other"
+    assert carry_out("{name: counting, parameters: {spoils: true}}").problems == ()  # planned with what it is now
+
+
+def test_a_dump_that_changes_after_the_plan_is_not_taken(carry_out, tmp_path: Path, tiny_dataset, tiny_cache) -> None:
+    first = carry_out("{name: counting}")
+    theirs = tmp_path / "theirs"
+    shutil.copytree(first.folder.dump("partial", "counting"), theirs)
+    path = experiment_of(tmp_path, tiny_dataset, tiny_cache, f"{{dump: '{theirs}'}}")
+    experiment = load_experiment(path)
+    plans = plan_units(experiment, RunFolder(tmp_path / "run"), select(experiment), stages=("generate",))
+    job = replace(plans[0].job, out=tmp_path / "out")
+    job.out.mkdir()
+    assert plans[0].function(job) == []
+    np.save(theirs / "scene_0100/realsense/0128.npy", np.zeros((0, 17)))
+    with pytest.raises(ArtifactError, match="generator 'dump', or a file that it reads, changed"):
+        plans[0].function(job)
+
+
+def test_where_files_lie_changes_nothing(carry_out, tmp_path: Path) -> None:
+    first = carry_out("{name: counting}")
+    for name in ("here", "there"):
+        shutil.copytree(first.folder.dump("partial", "counting"), tmp_path / name)
+    assert carry_out(f"{{dump: '{tmp_path}/here'}}").stages[2].made == 2
+    assert carry_out(f"{{dump: '{tmp_path}/there'}}").stages[2].made == 0
+    np.save(tmp_path / "there/scene_0100/realsense/0128.npy", np.zeros((0, 17)))
+    assert carry_out(f"{{dump: '{tmp_path}/there'}}").stages[2].made == 2
+
+
+@pytest.mark.parametrize("name", ["plain", "function"])
+def test_a_generator_without_fields_is_the_same_in_every_process(plugin: Path, name: str) -> None:
+    one, other = make_generator(name), make_generator(name)
+    known = identity(one, 0, "kinect", [0])
+    assert known == identity(other, 0, "kinect", [0]) and " at 0x" not in str(known)
+    assert known["version"] == (3 if name == "plain" else None)
+
+
+def test_what_generators_say_of_themselves_stands_in_the_results(carry_out, plugin: Path) -> None:
+    stages = ("observe", "complete", "generate", "score", "aggregate", "report")
+    listed = "{name: antipodal}, {name: plain, input: append, rerank: true}, {name: counting}"
+    result = carry_out(listed, stages)
+    content = json.loads(result.folder.summary.read_text())
+    assert content["generators"] == [
+        {"label": "antipodal", "name": "antipodal", "input": "replace", "rerank": False, "deterministic": True},
+        {"label": "plain", "name": "plain", "input": "append", "rerank": True, "deterministic": False},
+        {"label": "counting", "name": "counting", "input": "replace", "rerank": False, "deterministic": None},
+    ]
+    of_chance = [text for text in content["warnings"] if "its own chance" in text]
+    assert len(of_chance) == 2 and "plain says that" in of_chance[0] and "counting does not say" in of_chance[1]
+    page = result.folder.report.read_text()
+    for text in ("not declared", "observed and completed points (append)", "by the completed clouds", of_chance[0]):
+        assert text in page, text
+    stamp = read_stamp(result.folder.dump("oracle", "counting") / "scene_0100/realsense" / STAMP)
+    assert stamp is not None and content["comparable"]["generators"]["counting"]["identity"] == "as planned"
+    assert stamp.made_from["identity"] == "as planned"
+
+
+def test_a_network_goes_where_the_networks_of_the_arms_go(
+    tmp_path: Path, tiny_dataset: Path, tiny_cache: Path, drawn_weights: Path
+) -> None:
+    listed = "{{name: graspnet_baseline, parameters: {{weights: {}{}}}}}, {{name: antipodal}}"
+    groups = {}
+    for held in ("", ", device: cpu"):
+        experiment = load_experiment(
+            experiment_of(tmp_path, tiny_dataset, tiny_cache, listed.format(drawn_weights, held))
+        )
+        for device in ("cpu", "cuda"):
+            plans = plan_units(
+                experiment, RunFolder(tmp_path / "run"), select(experiment), device=device, remember=False
+            )
+            groups[held, device] = [plan.group for plan in plans if plan.stage == "generate"]
+    assert groups["", "cuda"] == [GPU, CPU] * 2
+    assert groups["", "cpu"] == groups[", device: cpu", "cpu"] == groups[", device: cpu", "cuda"] == [CPU] * 4
+    assert describe(experiment)[0]["input"] == "observed"
