@@ -33,6 +33,10 @@ def frame(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="The generator's weights, where it is a network.")
     ] = None,
+    best: Annotated[
+        int | None,
+        typer.Option("--best", min=1, help="Draw so many of all grasps, after suppression, not a few of each object."),
+    ] = None,
     device: DeviceOption = Device.auto,
     trust_code: TrustCode = False,
 ) -> None:
@@ -51,10 +55,13 @@ def frame(
         device=device.value,
         generator=generator,
         generator_parameters={} if weights is None else {"weights": weights},
+        best=best,
         trust_code=trust_code,
     )
     result = carry_out(options)
-    print(f"objects    {len(result.partial.object_ids)}, grasps {len(result.grasps)}")
+    elsewhere = result.summary["grasps_on_no_object"]
+    aside = f" ({elsewhere} of them on no object, not drawn)" if elsewhere else ""
+    print(f"objects    {len(result.partial.object_ids)}, grasps {len(result.grasps)}{aside}")
     print(f"picture    {result.picture}")
     for note in (*result.summary["caveats"], result.summary["note"]):
         print(f"note       {note}")

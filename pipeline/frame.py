@@ -3,7 +3,8 @@
 Reads
     a depth image, its intrinsics, and, where given, a mask and a colour image (:mod:`pipeline.datasets.frame`).
 Writes, below ``out``, all in the camera frame and in metres
-    ``grasps.npy``    ``(N, 17)`` float64, by falling confidence; column 17 is the object's number.
+    ``grasps.npy``    ``(N, 17)`` float64, by falling confidence; column 17 is the object's number, -1 of what aims at
+                      none of them (a detector of whole scenes may); these are not drawn.
     ``clouds.npz``    partial and completed clouds, background, segments, ``T_table_camera`` (no pickles).
     ``picture.png``   grasps on the image; partial and completed clouds in 3-D.
     ``summary.json``  what was found, and what was not.
@@ -32,7 +33,8 @@ from pipeline.completed_unit import complete_objects
 from pipeline.config import Arm
 from pipeline.datasets.frame import Frame, FrameError, read_frame
 from pipeline.datasets.graspnet import View
-from pipeline.frame_picture import draw_frame
+from pipeline.frame_picture import best_of_all, best_of_each, draw_frame
+from pipeline.generator_input import Points, generator_input
 from pipeline.observe import object_clouds
 from pipeline.segment import SegmentationError, Table, cluster_objects, drop_flying_pixels, find_table
 
@@ -57,6 +59,7 @@ class FrameOptions:
         generator, generator_parameters: of :data:`grasping.generators.GENERATORS`.
         density: voxel edge of all clouds, metres.
         drawn: grasps drawn for each object, the most confident ones; None = by the number of objects, 2 to 5.
+        best: draw so many of all instead, the most confident ones that the protocol's suppression leaves.
         seed: of everything random.
         trust_code: whether the checkpoint may name code (``module:Class``) that is then imported and run.
     """
@@ -74,6 +77,7 @@ class FrameOptions:
     generator_parameters: dict[str, Any] = field(default_factory=dict)
     density: float = 0.003
     drawn: int | None = None
+    best: int | None = None
     seed: int = 0
     trust_code: bool = False
 
@@ -141,8 +145,15 @@ def run(
     height = transform_points(table.T_table_camera, surroundings)[:, 2]
     background = surroundings[height > table.roughness]
     completed = _complete(partial, table, complete, options)
-    seen = surroundings if sees_background(generator) else surroundings[:0]
-    found, refusal = _grasp(generator, completed, seen, background, table, options.seed)
+    points = generator_input(
+        getattr(generator, "default_input", "replace"),
+        partial,
+        completed,
+        surroundings[_within(frame, surroundings)],
+        options.density,
+        sees_background=sees_background(generator),
+    )
+    found, refusal = _grasp(generator, points, np.concatenate([background, completed.points]), table, options.seed)
     grasps = found[np.argsort(-found.confidence, kind="stable")]
 
     summary = _summary(options, frame, table, numbers, partial, completed, grasps, refusal)
@@ -249,30 +260,27 @@ def _complete(partial: ObjectClouds, table: Table, complete: Completion | None, 
     return ObjectClouds(made.object_ids, clouds, status)
 
 
-def _grasp(
-    generator: Generator,
-    objects: ObjectClouds,
-    seen: NDArray[np.float32],
-    background: NDArray[np.float32],
-    table: Table,
-    seed: int,
-) -> tuple[Grasps, str | None]:
-    """Return grasps, and why there are none where the generator failed.
+def _within(frame: Frame, points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say which points a workspace mask, where there is one, lets a generator look at; all are obstacles."""
+    if frame.mask is None or frame.mask.dtype != np.bool_ or len(points) == 0:
+        return np.ones(len(points), bool)
+    projected = points @ frame.intrinsics.T
+    u, v = np.rint(projected[:, :2] / projected[:, 2:]).astype(np.int64).T
+    height, width = frame.mask.shape
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    inside[inside] = frame.mask[v[inside], u[inside]]
+    return inside
 
-    ``seen`` goes into the generator's cloud beside the objects, ``background`` into the collision test.
-    """
-    points = objects.points
-    if len(points) == 0:
+
+def _grasp(
+    generator: Generator, points: Points, obstacles: NDArray[np.float32], table: Table, seed: int
+) -> tuple[Grasps, str | None]:
+    """Return grasps, and why there are none where the generator failed."""
+    cloud, ids = points
+    if not (ids >= 0).any():
         return Grasps.empty(), "no object has a visible point"
     try:
-        grasps = generator(
-            np.concatenate([points, seen]),
-            np.concatenate([objects.ids_of_points, np.full(len(seen), -1, np.int64)]),
-            np.concatenate([background, points]),
-            invert(table.T_table_camera),
-            np.zeros(3),
-            seed,
-        )
+        grasps = generator(cloud, ids, obstacles, invert(table.T_table_camera), np.zeros(3), seed)
     except Exception as error:  # a plug-in may raise anything; clouds and picture are still worth having
         return Grasps.empty(), f"the generator failed: {type(error).__name__}: {error}"
     return grasps, None if len(grasps) else "the generator found no grasp"
@@ -330,6 +338,7 @@ def _summary(
         },
         "objects": objects,
         "grasps": len(grasps),
+        "grasps_on_no_object": int((grasps.object_id < 0).sum()),
         "no_grasps_because": refusal,
     }
 
@@ -353,6 +362,13 @@ def _write(result: FrameResult, options: FrameOptions) -> None:
             intrinsics=result.frame.intrinsics,
             T_table_camera=result.table.T_table_camera,
         )
+    on_objects = result.grasps[result.grasps.object_id >= 0]
+    if options.best is None:
+        each = options.drawn or min(5, max(2, 12 // len(result.partial.clouds)))
+        drawn, chosen = best_of_each(on_objects, each), "the most confident grasps of each"
+    else:
+        drawn = best_of_all(on_objects, options.best)
+        chosen = f"the {len(drawn)} most confident grasps after suppression"
     with atomic_write(result.picture) as stream:
         draw_frame(
             stream,
@@ -360,9 +376,9 @@ def _write(result: FrameResult, options: FrameOptions) -> None:
             segments=result.segments,
             partial=result.partial,
             completed=result.completed,
-            grasps=result.grasps,
+            grasps=drawn,
+            chosen=chosen,
             T_table_camera=result.table.T_table_camera,
-            drawn=options.drawn or min(5, max(2, 12 // len(result.partial.clouds))),
             title=f"{options.depth.name}   completion: {Path(options.checkpoint).name}   grasps: {options.generator}",
             note=NO_TRUTH,
         )

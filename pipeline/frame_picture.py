@@ -11,6 +11,8 @@ from scipy.spatial import cKDTree
 
 from grasping.grasps import Grasps
 from grasping.gripper import GRASPNET_GRIPPER, Gripper
+from grasping.protocol import SUPPRESSION_ANGLE, SUPPRESSION_TRANSLATION
+from grasping.suppression import suppress
 from grasping.transforms import transform_points
 from pipeline.cloud_files import ObjectClouds
 from pipeline.datasets.frame import Frame
@@ -59,6 +61,12 @@ def best_of_each(grasps: Grasps, count: int) -> Grasps:
     return grasps[order[np.argsort(grasps.confidence[order], kind="stable")]]
 
 
+def best_of_all(grasps: Grasps, count: int) -> Grasps:
+    """Return the ``count`` most confident grasps that the protocol's suppression leaves, the best ones last."""
+    chosen = suppress(grasps, SUPPRESSION_TRANSLATION, SUPPRESSION_ANGLE)[:count]
+    return grasps[chosen[::-1]]
+
+
 def added(partial: ObjectClouds, completed: ObjectClouds, apart: float = 0.004) -> NDArray[np.float32]:
     """Return the ``(N, 3)`` completed points that lie more than ``apart`` metres from their object's observed ones."""
     new = [np.zeros((0, 3), np.float32)]
@@ -77,8 +85,8 @@ def draw_frame(
     partial: ObjectClouds,
     completed: ObjectClouds,
     grasps: Grasps,
+    chosen: str,
     T_table_camera: NDArray[np.float64],
-    drawn: int,
     title: str,
     note: str,
 ) -> None:
@@ -86,9 +94,10 @@ def draw_frame(
 
     Args:
         out: an open binary file.
-        frame, segments, partial, completed, grasps: see :class:`pipeline.frame.FrameResult`.
+        frame, segments, partial, completed: see :class:`pipeline.frame.FrameResult`.
+        grasps: those to be drawn, the last on top.
+        chosen: which these are, for people.
         T_table_camera: ``(4, 4)``, metres.
-        drawn: grasps drawn for each object.
         title, note: printed above and below.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -98,17 +107,18 @@ def draw_frame(
     figure = Figure(figsize=(19, 10.4 * height / width + 1.4), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(1, 2, width_ratios=[1.25, 1], left=0.01, right=0.98, bottom=0.06, top=0.9, wspace=0.02)
-    best = best_of_each(grasps, drawn)
     numbers = [int(number) for number in partial.object_ids]
-    _draw_image(figure.add_subplot(grid[0]), frame, segments, numbers, best)
+    _draw_image(figure.add_subplot(grid[0]), frame, segments, numbers, grasps, chosen)
     scene = figure.add_subplot(grid[1], projection="3d")
-    _draw_clouds(scene, partial, completed, best, T_table_camera)
+    _draw_clouds(scene, partial, completed, grasps, T_table_camera)
     figure.suptitle(title, fontsize=12)
     figure.text(0.5, 0.012, textwrap.fill(note, 200), ha="center", fontsize=10, color="#a00000")
     figure.savefig(out, format="png")
 
 
-def _draw_image(axes: Any, frame: Frame, segments: NDArray[np.int64], numbers: list[int], grasps: Grasps) -> None:
+def _draw_image(
+    axes: Any, frame: Frame, segments: NDArray[np.int64], numbers: list[int], grasps: Grasps, chosen: str
+) -> None:
     from matplotlib import colormaps, patheffects
     from scipy.ndimage import distance_transform_edt
 
@@ -160,7 +170,7 @@ def _draw_image(axes: Any, frame: Frame, segments: NDArray[np.int64], numbers: l
         for line in lines:
             axes.plot(line[:, 0], line[:, 1], color=shade, linewidth=2.2, solid_capstyle="round")
     count = f"{len(numbers)} object{'' if len(numbers) == 1 else 's'}"
-    what = "the most confident grasps of each, from red to green by confidence" if len(grasps) else "no grasp was found"
+    what = f"{chosen}, from red to green by confidence" if len(grasps) else "no grasp was found"
     axes.set_title(f"{count}; {what}", fontsize=11)
 
 

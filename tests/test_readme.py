@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import yaml
 from completion import checkpoint
 from completion.completer import Completer
 from completion.configuration import parse_config
-from grasping.generators import ViewInput
+from grasping.generators import ViewInput, is_deterministic, make_generator
 from pipeline.arms import Arm
 from pipeline.cli import app
 from pipeline.command_completer import CommandCompleter, PartialCloud
@@ -128,6 +129,28 @@ def test_the_generator_in_another_environment_runs(tmp_path: Path) -> None:
     view = CommandView.of_input(9, given)
     with generator.generate(tmp_path / "work", 0, "realsense", [view]) as read:
         assert read(9).width == pytest.approx([0.05])
+
+
+def test_a_detector_in_python_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (module,) = [block for block in blocks("python") if "class FromAbove" in block]
+    (declared,) = [block for block in blocks("toml") if "grasp_utility.generators" in block]
+    name, target = next(iter(tomllib.loads(declared)["project"]["entry-points"]["grasp_utility.generators"].items()))
+    (tmp_path / f"{target.split(':')[0]}.py").write_text(module)
+    info = tmp_path / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[grasp_utility.generators]\n{name} = {target}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = re.findall(r"`- (\{name: " + name + r", .*?\}\})`", README)
+    listed = yaml.safe_load(line)
+    generator = make_generator(listed["name"], **listed["parameters"])
+    corners = np.stack(np.meshgrid([0, 0.03], [0, 0.06], [0.5, 0.54]), axis=-1).reshape(-1, 3).astype(np.float32)
+    cloud, ids = np.concatenate([corners, corners + np.float32(0.2)]), np.repeat([3, 8], 8)
+    grasps = generator(cloud, ids, cloud, np.diag([1.0, -1.0, -1.0, 1.0]), np.zeros(3), 0)
+    assert is_deterministic(generator) and grasps.object_id.tolist() == [3, 8]
+    assert grasps.width.tolist() == [listed["parameters"]["width"]] * 2
+    assert grasps.rotation[:, :, 0].tolist() == [[0, 0, 1]] * 2 and np.allclose(np.linalg.det(grasps.rotation), 1)
+    assert np.allclose(grasps.translation, [[0.015, 0.03, 0.52], [0.215, 0.23, 0.72]])
 
 
 def test_training_keys_are_read() -> None:

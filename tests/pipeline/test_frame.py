@@ -15,7 +15,7 @@ from grasping.transforms import pose, transform_points
 from pipeline.cloud_files import ObjectClouds
 from pipeline.datasets.frame import FrameError, read_frame
 from pipeline.frame import FrameOptions, run
-from pipeline.frame_picture import added, best_of_each, wireframes
+from pipeline.frame_picture import added, best_of_all, best_of_each, wireframes
 from pipeline.segment import SegmentationError, cluster_objects, drop_flying_pixels, find_table
 
 
@@ -274,6 +274,51 @@ def test_a_wireframe_has_the_grasps_measures() -> None:
 def test_of_two_grasps_on_one_spot_the_better_is_drawn() -> None:
     assert best_of_each(two_grasps(), 3).confidence.tolist() == [0.6]
     assert len(best_of_each(Grasps.empty(), 3)) == 0
+
+
+class Detector:
+    """Looks at whole scenes; finds one grasp at a point of each object, and one on the table."""
+
+    sees_background = True
+    default_input = "observed"
+
+    def __call__(self, cloud, object_ids_of_points, collision_cloud, T_camera_table, viewpoint, seed):
+        self.cloud, self.ids, self.collision = cloud, object_ids_of_points, collision_cloud
+        _, first = np.unique(object_ids_of_points, return_index=True)
+        rows = [[0.5, 0.05, 0.02, 0.02, *np.eye(3).ravel(), *cloud[i], object_ids_of_points[i]] for i in first]
+        return Grasps.from_array(np.array(rows, float))
+
+
+def test_a_detector_looks_within_the_workspace_and_minds_what_stands_outside(files, tmp_path: Path) -> None:
+    label = label_of(files)
+    v, u = np.nonzero(label)
+    mask = np.zeros(label.shape, np.uint8)
+    mask[max(v.min() - 4, 0) : v.max() + 4, max(u.min() - 4, 0) : u.max() + 4] = 1
+    options = FrameOptions(depth=files["depth"], out=tmp_path, checkpoint="pcn-cd", intrinsics=str(files["K"]))
+    found = {}
+    for name, file in (("objects", files["label"]), ("workspace", save(tmp_path / "workspace.png", mask))):
+        detector = Detector()
+        found[name] = detector, run(replace(options, mask=file, out=tmp_path / name), generator=detector)
+    detector, result = found["workspace"]
+    pixels = detector.cloud @ result.frame.intrinsics.T
+    u, v = np.rint(pixels[:, :2] / pixels[:, 2:]).astype(int).T
+    assert (detector.ids < 0).any() and mask[v, u][detector.ids < 0].all()
+    everywhere = found["objects"][0]  # numbers of objects say nothing about the workspace
+    assert (everywhere.ids < 0).sum() > 2 * (detector.ids < 0).sum()
+    # Completion enters by the obstacles alone, as it suits this generator.
+    for detector, result in found.values():
+        assert np.array_equal(detector.cloud[detector.ids >= 0], result.partial.points)
+        tree = cKDTree(detector.collision)
+        assert tree.query(result.completed.points)[0].max() == 0 and len(result.completed.points)
+        assert result.summary["grasps_on_no_object"] == 1 and len(result.grasps) == 1 + len(result.partial.clouds)
+
+
+def test_the_best_of_all_are_drawn_after_suppression() -> None:
+    near, far = two_grasps(), two_grasps().transformed(pose(np.eye(3), [0.1, 0, 0]))
+    grasps = Grasps.from_array(np.concatenate([near.to_array(), far.to_array()]))
+    assert best_of_all(grasps, 50).confidence.tolist() == [0.6, 0.6]  # the less sure of each pair lies beside it
+    assert best_of_all(grasps, 1).confidence.tolist() == [0.6]
+    assert len(best_of_all(Grasps.empty(), 3)) == 0
 
 
 def test_only_what_completion_adds_is_drawn_as_completed() -> None:

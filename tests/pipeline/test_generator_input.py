@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.spatial import cKDTree
 
-from grasping.clouds import seen_from_origin
+from grasping.clouds import seen_from_origin, voxel_downsample
 from grasping.grasps import Grasps
-from pipeline.cloud_files import ObjectClouds
+from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.config import load_experiment
 from pipeline.config_sections import GeneratorSection
 from pipeline.experiment import STAGES, RunResult, run_experiment
-from pipeline.generate import reranked
+from pipeline.generate import at_density, reranked
 from pipeline.generator_input import generator_input
 from pipeline.run_folder import unit_folder
 
@@ -202,6 +203,26 @@ def test_a_run_has_each_mode_under_its_label(modes) -> None:
         one, other = (dumps[arm, label][:, 1:] for label in ("observed", "again"))
         assert sorted(map(tuple, one)) == sorted(map(tuple, other))
     assert not np.array_equal(dumps["oracle", "again"], dumps["oracle", "observed"])
+
+
+def test_what_is_rendered_again_is_what_the_camera_saw(modes) -> None:
+    """Of a made-whole scene: what was observed is seen again, and what is hidden is not."""
+    _, result = modes
+    seen_again, let_through = [], []
+    for view in result.folder.observations.glob("scene_*/realsense/*.npz"):
+        observation = load_observation(view)
+        folder = unit_folder(result.folder.clouds("oracle"), int(view.parent.parent.name[-4:]), "realsense")
+        whole = load_clouds(folder / view.name)
+        background = voxel_downsample(observation.background, DENSITY)
+        observed = at_density(observation.objects, DENSITY)
+        points, _ = generator_input("rerendered", observed, whole, background, DENSITY, sees_background=False)
+        drawn = cKDTree(points)
+        both = cKDTree(observed.points).query(whole.points)[0]
+        again = drawn.query(whole.points)[0] < 0.002
+        seen_again.append(again[both < 0.004].mean())
+        let_through.append(again[both > 0.01].mean())
+    print(f"seen again {np.mean(seen_again):.3f}, hidden let through {np.mean(let_through):.3f}")
+    assert min(seen_again) > 0.85 and max(let_through) < 0.1
 
 
 def test_dumps_of_an_earlier_run_come_back_arm_by_arm(modes, tmp_path: Path) -> None:
