@@ -18,9 +18,9 @@ from grasping.clouds import seen_from_origin, voxel_downsample
 from pipeline.arms import Input
 from pipeline.cloud_files import ObjectClouds
 
-# Of the scene of tests/pipeline/test_generator_input.py, made whole, 94 % of what was observed is seen again, and 4 % of
-# what is hidden (`-s` prints it). Larger pixels hide what slants away (at 1.5 and 2 voxels half of it), more room behind
-# lets far sides through.
+# Of the scene of tests/pipeline/test_generator_input.py, made whole, 94 % of what was observed is seen again and 4 % of
+# what is hidden (`-s` prints it). Larger pixels hide what slants away (at 1.5 and 2 voxels half of it), more room
+# behind lets far sides through.
 _PIXEL = 0.5
 """Of the image in which hidden points are found, in voxels at the cloud's median distance."""
 _BEHIND = 4.0

@@ -141,6 +141,7 @@ def test_a_detector_in_python_is_found_by_its_entry_point(tmp_path: Path, monkey
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[grasp_utility.generators]\n{name} = {target}\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, target.split(":")[0], raising=False)  # another block's
     (line,) = re.findall(r"`- (\{name: " + name + r", .*?\}\})`", README)
     listed = yaml.safe_load(line)
     generator = make_generator(listed["name"], **listed["parameters"])
