@@ -14,7 +14,7 @@ How it enters the generator's input is the generator's ``input`` (:mod:`pipeline
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -240,18 +240,13 @@ def _in_batches(job: Job, generator: Any) -> list[dict[str, Any]]:
     inputs = _inputs(job, generator)
     while views := list(itertools.islice(inputs, generator.batch_size)):
         try:
-            together: Iterable[Callable[[], Grasps]] = [
-                partial(_same, grasps) for grasps in generator.batch([given for _, given in views])
-            ]
-        except Exception:  # a plug-in may raise anything
-            together = [partial(_find, job, generator, view, given) for view, given in views]
-        for (view, _), find in zip(views, together, strict=True):
+            found = dict(zip((view for view, _ in views), generator.batch([given for _, given in views]), strict=True))
+        except Exception:  # a plug-in may raise anything, or give grasps of too few views
+            found = {}
+        for view, given in views:
+            find = partial(found.__getitem__, view) if view in found else partial(_find, job, generator, view, given)
             problems += _written(job, view, find)
     return problems
-
-
-def _same(grasps: Grasps) -> Grasps:
-    return grasps
 
 
 def _observed(job: Job) -> Iterator[int]:

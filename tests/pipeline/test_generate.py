@@ -31,8 +31,8 @@ STATE = pathlib.Path(__file__).parent / "state"
 class Counting:
     """Grasps that say what they were made of: how many views at once, and which seed."""
 
-    def __init__(self, batch_size=0, breaks=(), alone=False, spoils=False):
-        self.breaks, self.alone, self.spoils = breaks, alone, spoils
+    def __init__(self, batch_size=0, breaks=(), alone=False, spoils=False, forgets=0):
+        self.breaks, self.alone, self.spoils, self.forgets = breaks, alone, spoils, forgets
         if batch_size:
             self.batch_size = batch_size
             self.batch = self._batch
@@ -54,7 +54,7 @@ class Counting:
     def _batch(self, views):
         if any(view.seed in self.breaks for view in views):
             raise RuntimeError("this batch cannot be done")
-        return [self._made(view.cloud, view.seed, len(views)) for view in views]
+        return [self._made(view.cloud, view.seed, len(views)) for view in views[self.forgets :]]
 
 
 class Plain:
@@ -137,6 +137,8 @@ def test_of_a_batch_that_fails_only_the_view_is_lost_that_fails_alone(carry_out)
     }
     grasps = grasps_of(found, "counting")
     assert len(grasps[0]) == 1 and len(grasps[128]) == 0
+    forgot = carry_out("{name: counting, parameters: {batch_size: 2, forgets: 1}}")
+    assert forgot.problems == () and all(grasps[0, 15] == 1 for grasps in grasps_of(forgot, "counting").values())
     mended = carry_out(f"{{name: counting, parameters: {parameters.replace('alone: true', 'alone: false')}}}")
     assert mended.problems == () and len(grasps_of(mended, "counting")[128]) == 1
 
