@@ -112,7 +112,7 @@ class Experiment(FrozenModel):
             raise ValueError(f"unknown primary_metric {self.primary_metric!r}{_nearest(self.primary_metric, METRICS)}")
         labels = [generator.label for generator in self.generators]
         if not labels or len(set(labels)) != len(labels):
-            raise ValueError("`generators` needs at least one generator, each under its own name")
+            raise ValueError("`generators` needs at least one generator, each under a name or `label` of its own")
         if not self.scorers or len(set(self.scorers)) < len(self.scorers):
             raise ValueError("`scorers` names each scorer once, at least one; use [analytic]")
         for scorer in self.scorers:

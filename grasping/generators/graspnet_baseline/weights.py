@@ -34,10 +34,8 @@ def load_network(weights: Path) -> GraspNetBaseline:
         raise GeneratorError(f"{weights}: no such file with weights; {WHERE}")
     try:
         content = torch.load(weights, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise GeneratorError(
-            f"{weights}: holds more than weights, or is no file of torch's ({_first_line(error)}); {WHERE}"
-        ) from None
+    except pickle.UnpicklingError:  # torch's text advises to run what is in the file
+        raise GeneratorError(f"{weights}: holds more than weights, or is no file of torch's; {WHERE}") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise GeneratorError(f"{weights}: cannot be read ({_first_line(error)}); {WHERE}") from None
     state = content.get("model_state_dict", content) if isinstance(content, dict) else content
