@@ -8,7 +8,8 @@ stage          reads                                       writes
 =============  ==========================================  ==================================================
 observe        dataset views                               ``observations/``: per-object partial clouds, background
 complete       ``observations/``                           ``arms/<arm>/clouds/``: one completed cloud an object
-generate       ``observations/``, ``arms/<arm>/clouds/``   ``arms/<arm>/dump/``: grasps in the official layout
+generate       ``observations/``, ``arms/<arm>/clouds/``   ``arms/<arm>/dump/``: grasps in the official layout;
+                                                           ``proposals/``: what arms share of a detector's
 score          ``arms/<arm>/dump/`` + true geometry        ``arms/<arm>/scores/``: one row per grasp
 explain        scores, dumps, clouds, ``observations/``    ``arms/<arm>/explained/``, ``visibility/``: why
 aggregate      scores, clouds, what was explained          ``tables/``, ``summary.json``
@@ -34,10 +35,11 @@ how a run is carried out
     ``view_files`` (a unit's files of single views, packed or not).
 clouds and grasps
     ``cloud_files`` (clouds on disk), ``frames`` (the networks' input frame), ``command_completer`` and
-    ``command_generator`` (methods in another environment) by ``run_command``, ``generator_input`` (how completion
-    enters a generator's cloud), ``arm_completion`` and ``completed_unit``
-    (the work of ``complete``), ``truth`` (true surfaces), ``fidelity`` with ``metric_names`` (completion metrics in two
-    units), ``grasp_rows`` (columns of a scored grasp), ``scorers`` (which there are), ``physics_score`` and
+    ``command_generator`` (methods in another environment) by ``run_command``, ``arm_completion`` and
+    ``completed_unit`` (the work of ``complete``), ``generators`` (an experiment's, made and held to what they were),
+    ``generator_input`` (how completion enters their clouds) and ``proposals`` (what a detector finds once for all
+    arms), ``truth`` (true surfaces), ``fidelity`` with ``metric_names`` (completion metrics in two units),
+    ``grasp_rows`` (columns of a scored grasp), ``scorers`` (which there are), ``physics_score`` and
     ``physics_utility`` (the second opinion), ``physics_trial`` with ``physics_pictures`` (one trial as a picture
     strip), ``visibility`` and ``explained_view`` (the work of ``explain``).
 what ``aggregate`` makes

@@ -219,7 +219,7 @@ def check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], tr
     Raises:
         ArmError, ScorerError, ValueError: one cannot.
     """
-    from pipeline import generate
+    from pipeline import generators
     from pipeline.arm_completion import describe_arm
     from pipeline.scorers import check_available
 
@@ -234,7 +234,7 @@ def check_parts(experiment: Experiment, device: str, stages: tuple[str, ...], tr
         check_available(scorer)
     for generator in experiment.generators:
         for arm in experiment.members():
-            made = generate.make(generator, arm.name)
+            made = generators.make(generator, arm.name)
             if generator.command is not None and "generate" in stages:
                 made.check()
 
@@ -278,6 +278,7 @@ def unit_bases(experiment: Experiment, folder: RunFolder) -> list[tuple[str, str
     return [
         ("observe", "", folder.observations),
         *(("complete", arm, folder.clouds(arm)) for arm in arms),
+        *(("generate", "", folder.proposals(generator)) for generator in generators),
         *(("generate", arm, folder.dump(arm, generator)) for arm in arms for generator in generators),
         *(
             ("score", arm, folder.scores(arm, generator, scorer))

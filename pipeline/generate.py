@@ -8,7 +8,8 @@ Writes
 
 Where completion enters is the arm's ``entry``: ``generator`` (grasps are sampled on the completed cloud, and
 their collisions tested against the observed one), ``collision`` (the other way round) or ``both``.
-How it enters the generator's input is the generator's ``input`` (:mod:`pipeline.generator_input`).
+How it enters the generator's input is the generator's ``input`` (:mod:`pipeline.generator_input`). What a detector
+finds on observed clouds, before it thinks of obstacles, is made once for all arms: :mod:`pipeline.proposals`.
 """
 
 from __future__ import annotations
@@ -23,35 +24,23 @@ from typing import Any
 import numpy as np
 
 from grasping.cloud_contacts import opposition
-from grasping.clouds import voxel_downsample
-from grasping.generators import (
-    Batched,
-    Placed,
-    ViewInput,
-    for_view,
-    identity,
-    is_deterministic,
-    make_generator,
-    sees_background,
-)
+from grasping.generators import Batched, Placed, Proposing, ViewInput, for_view, identity, sees_background
 from grasping.grasps import Grasps
-from grasping.transforms import invert
-from pipeline.arms import Input
-from pipeline.artifacts import ArtifactError, FileHashes, atomic_write, derive_seed, file_hash, fingerprint
+from pipeline import proposals
+from pipeline.artifacts import FileHashes, atomic_write, fingerprint
 from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.command_generator import CommandGenerator, CommandView
 from pipeline.config import Arm, Entry, Experiment, GeneratorSection
 from pipeline.engines import GPU
-from pipeline.generator_input import generator_input
+from pipeline.generator_input import view_input
+from pipeline.generators import hold_to_plan, make, mode_of, proposer, seed_of
 from pipeline.run_command import OutputError
 from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
-from pipeline.units import Known, Plan, blocked_by
-from pipeline.view_files import has_view, refuse_packed
+from pipeline.units import Known, Need, Plan, blocked_by
+from pipeline.view_files import has_view, load_grasps, refuse_packed
 
 VERSION = 1
-DEFAULT_TIMEOUT = 3600.0
-"""Seconds that a generator's command may take for one unit."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +49,10 @@ class Job:
 
     Attributes:
         unit, observations, clouds, out: the views, what is known of them, and where their grasps go.
-        arm, generator, device: what makes them, see :func:`make`.
+        arm, generator, device: what makes them, see :func:`pipeline.generators.make`.
         identity: fingerprint of what the generator was when the run was planned.
         entry, density, seed: of the experiment.
+        proposals: folder of what is proposed for all arms, where that is taken.
     """
 
     unit: SceneUnit
@@ -75,7 +65,8 @@ class Job:
     entry: Entry
     density: float
     seed: int
-    device: str = "cpu"
+    device: str
+    proposals: Path | None
 
 
 def plans(
@@ -87,7 +78,11 @@ def plans(
     *,
     device: str = "cpu",
 ) -> list[Plan]:
-    """Return one plan an arm, generator, scene and camera; ``device`` is where networks compute."""
+    """Return one plan an arm, generator, scene and camera, and before them those of what arms share.
+
+    ``device`` is where networks compute.
+    """
+    proposed: dict[Path, Plan] = {}
     result = []
     for arm in experiment.members():
         for generator in experiment.generators:
@@ -95,47 +90,20 @@ def plans(
             if generator.name == "dump":
                 refuse_packed(made.folder)
             command = made.made_from(hashes) if isinstance(made, CommandGenerator) else None
+            shares = isinstance(made, Proposing) and mode_of(generator, made, experiment.entry_of(arm)) == "observed"
             for unit in units:
+                shared = None
+                if shares:
+                    first = proposer(experiment, generator)
+                    shared = unit_folder(run.proposals(first.label), unit.scene, unit.camera)
+                    if shared not in proposed:
+                        proposed[shared] = proposals.plan(experiment, run, first, made, unit, known, device)
+                        known.add([proposed[shared]])
                 known_by = command or identity(made, unit.scene, unit.camera, unit.views)
-                result.append(_plan(experiment, run, arm, generator, known_by, unit, known, device))
-                if isinstance(made, Placed) and made.device == "cuda":
-                    result[-1] = replace(result[-1], group=GPU)
-    return result
-
-
-def make(generator: GeneratorSection, arm: str, device: str = "cpu") -> Any:
-    """Make the generator of one arm, see :func:`grasping.generators.make_generator`; or its command."""
-    if generator.command is not None:
-        directory, timeout = generator.directory or Path(), generator.timeout or DEFAULT_TIMEOUT
-        return CommandGenerator(generator.command, directory, timeout, generator.deterministic)
-    made = make_generator(generator.name, **generator.parameters_for(arm))
-    return made.on(device) if isinstance(made, Placed) else made
-
-
-def describe(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return what results say of each generator: ``label, name, input, rerank, deterministic``."""
-    first = experiment.members()[0].name
-    return [
-        {
-            "label": generator.label,
-            "name": generator.name,
-            "input": None if generator.name == "dump" else _mode(generator, made),
-            "rerank": generator.rerank,
-            "deterministic": is_deterministic(made),
-        }
-        for generator in experiment.generators
-        for made in [make(generator, first)]
-    ]
-
-
-def _mode(generator: GeneratorSection, made: Any) -> Input:
-    suits: Input = getattr(made, "default_input", "replace")
-    return generator.input or suits
-
-
-def seed_of(seed: int, scene: int, camera: str, view: int) -> int:
-    """Return the seed that a generator is handed for one view, of an experiment's seed: the same for every arm."""
-    return derive_seed(seed, scene, camera, view, "generate")
+                plan = _plan(experiment, run, arm, generator, known_by, unit, known, device, shared)
+                on_gpu = not shares and isinstance(made, Placed) and made.device == "cuda"
+                result.append(replace(plan, group=GPU) if on_gpu else plan)
+    return [*proposed.values(), *result]
 
 
 def _plan(
@@ -147,14 +115,17 @@ def _plan(
     unit: SceneUnit,
     known: Known,
     device: str,
+    shared: Path | None,
 ) -> Plan:
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     clouds = unit_folder(run.clouds(arm.name), unit.scene, unit.camera)
     out = unit_folder(run.dump(arm.name, generator.label), unit.scene, unit.camera)
-    needs = (
+    needs: tuple[Need, ...] = (
         known.need(observations, f"{observations}: no observations; run `observe` first"),
         known.need(clouds, f"{clouds}: no clouds; run `complete` first"),
     )
+    if shared is not None:  # made from what this is made from: no more to say of it in `made_from`
+        needs = (*needs, known.need(shared, f"{shared}: no proposals; run `generate` again"))
     entry = experiment.entry_of(arm)
     made_from = {
         "stage": "generate",
@@ -179,6 +150,7 @@ def _plan(
         density=experiment.density,
         seed=experiment.seed,
         device=device,
+        proposals=shared,
     )
     return Plan(
         "generate",
@@ -202,10 +174,10 @@ def generate_unit(job: Job) -> list[dict[str, Any]]:
         ArtifactError: the generator is no longer what it was when the run was planned.
     """
     generator = make(job.generator, job.arm, job.device)
-    _hold_to_plan(job, generator)
+    hold_to_plan(job.generator.label, generator, job.unit, job.identity)
     if isinstance(generator, CommandGenerator):
         problems = _by_command(job, generator)
-    elif isinstance(generator, Batched) and generator.batch_size > 1:
+    elif job.proposals is None and isinstance(generator, Batched) and generator.batch_size > 1:
         problems = _in_batches(job, generator)
     else:
         problems = [
@@ -213,19 +185,8 @@ def generate_unit(job: Job) -> list[dict[str, Any]]:
             for view, given in _inputs(job, generator)
             for problem in _written(job, view, partial(_find, job, generator, view, given))
         ]
-    _hold_to_plan(job, generator)  # as it is afterwards: its files may have changed meanwhile
+    hold_to_plan(job.generator.label, generator, job.unit, job.identity)  # its files may have changed meanwhile
     return problems
-
-
-def _hold_to_plan(job: Job, generator: Any) -> None:
-    unit = job.unit
-    is_command = isinstance(generator, CommandGenerator)
-    found = generator.made_from(file_hash) if is_command else identity(generator, unit.scene, unit.camera, unit.views)
-    if fingerprint(found) != job.identity:
-        raise ArtifactError(
-            f"{'the command of ' if is_command else ''}generator {job.generator.label!r}, or a file that it "
-            f"{'names' if is_command else 'reads'}, changed after the run began; run again"
-        )
 
 
 def _by_command(job: Job, generator: CommandGenerator) -> list[dict[str, Any]]:
@@ -239,10 +200,7 @@ def _in_batches(job: Job, generator: Any) -> list[dict[str, Any]]:
     problems = []
     inputs = _inputs(job, generator)
     while views := list(itertools.islice(inputs, generator.batch_size)):
-        try:
-            found = dict(zip((view for view, _ in views), generator.batch([given for _, given in views]), strict=True))
-        except Exception:  # a plug-in may raise anything, or give grasps of too few views
-            found = {}
+        found = proposals.together(generator.batch, views)
         for view, given in views:
             find = partial(found.__getitem__, view) if view in found else partial(_find, job, generator, view, given)
             problems += _written(job, view, find)
@@ -256,30 +214,26 @@ def _observed(job: Job) -> Iterator[int]:
 
 def _inputs(job: Job, generator: Any) -> Iterator[tuple[int, ViewInput]]:
     """Yield each view's number, and what a generator is called with for it."""
-    mode = "observed" if job.entry == "collision" else _mode(job.generator, generator)
+    mode = mode_of(job.generator, generator, job.entry)
     for view in _observed(job):
-        observation = load_observation(view_file(job.observations, view, ".npz"))
-        completed = load_clouds(view_file(job.clouds, view, ".npz"))
-        observed = at_density(observation.objects, job.density)
-        avoided = completed if job.entry in ("collision", "both") else observed
-        background = voxel_downsample(observation.background, job.density)
-        points, ids = generator_input(
-            mode, observed, completed, background, job.density, sees_background=sees_background(generator)
-        )
         yield (
             view,
-            ViewInput(
-                cloud=points,
-                object_ids_of_points=ids,
-                collision_cloud=np.concatenate([background, avoided.points]),
-                T_camera_table=invert(observation.T_table_camera),
-                viewpoint=np.zeros(3),
-                seed=seed_of(job.seed, job.unit.scene, job.unit.camera, view),
+            view_input(
+                mode,
+                load_observation(view_file(job.observations, view, ".npz")),
+                load_clouds(view_file(job.clouds, view, ".npz")),
+                job.density,
+                seed_of(job.seed, job.unit.scene, job.unit.camera, view),
+                avoids_completed=job.entry in ("collision", "both"),
+                sees_background=sees_background(generator),
             ),
         )
 
 
 def _find(job: Job, generator: Any, view: int, given: ViewInput) -> Grasps:
+    if job.proposals is not None and has_view(path := view_file(job.proposals, view, ".npy")):
+        cleared: Grasps = generator.clear(load_grasps(path), given.collision_cloud)
+        return cleared
     return for_view(generator, job.unit.scene, job.unit.camera, view)(*given)
 
 
@@ -305,10 +259,3 @@ def reranked(grasps: Grasps, completed: ObjectClouds) -> Grasps:
     confidence = np.maximum(grasps.confidence, 0.0) * opposition(grasps, completed.points)
     order = np.argsort(-confidence, kind="stable")
     return replace(grasps, confidence=confidence)[order]
-
-
-def at_density(objects: ObjectClouds, density: float) -> ObjectClouds:
-    """Return the same clouds, each brought to one point a voxel of edge ``density`` metres."""
-    return ObjectClouds(
-        objects.object_ids, tuple(voxel_downsample(cloud, density) for cloud in objects.clouds), objects.status
-    )

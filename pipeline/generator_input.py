@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grasping.clouds import seen_from_origin, voxel_downsample
+from grasping.generators import ViewInput
+from grasping.transforms import invert
 from pipeline.arms import Input
-from pipeline.cloud_files import ObjectClouds
+from pipeline.cloud_files import ObjectClouds, Observation
 
 # Of the scene of tests/pipeline/test_generator_input.py, made whole, 94 % of what was observed is seen again and 4 % of
 # what is hidden (`-s` prints it). Larger pixels hide what slants away (at 1.5 and 2 voxels half of it), more room
@@ -64,6 +66,43 @@ def generator_input(
             kept &= ids >= 0
         points, ids = points[kept], ids[kept]
     return points, ids
+
+
+def view_input(
+    mode: Input,
+    observation: Observation,
+    completed: ObjectClouds | None,
+    density: float,
+    seed: int,
+    *,
+    avoids_completed: bool = True,
+    sees_background: bool,
+) -> ViewInput:
+    """Put together what a generator is called with for one view of a run.
+
+    Args:
+        mode, density, sees_background: as of :func:`generator_input`.
+        observation: the view's.
+        completed: its objects, completed; None: as observed, and there is nothing to avoid.
+        seed: of the view.
+        avoids_completed: whether the gripper must not touch the objects as completed, or as observed.
+    """
+    observed = at_density(observation.objects, density)
+    background = voxel_downsample(observation.background, density)
+    points, ids = generator_input(
+        mode, observed, completed or observed, background, density, sees_background=sees_background
+    )
+    avoided = np.zeros((0, 3), np.float32)
+    if completed is not None:
+        avoided = np.concatenate([background, (completed if avoids_completed else observed).points])
+    return ViewInput(points, ids, avoided, invert(observation.T_table_camera), np.zeros(3), seed)
+
+
+def at_density(objects: ObjectClouds, density: float) -> ObjectClouds:
+    """Return the same clouds, each brought to one point a voxel of edge ``density`` metres."""
+    return ObjectClouds(
+        objects.object_ids, tuple(voxel_downsample(cloud, density) for cloud in objects.clouds), objects.status
+    )
 
 
 def _appended(observed: ObjectClouds, completed: ObjectClouds, density: float) -> ObjectClouds:

@@ -14,7 +14,7 @@ Schema (``format_version`` 4: ``generators``)
 ``generators``
     list of ``{label, name, input, rerank, deterministic}``; ``input`` as it enters where completion enters the input at
     all (null: a dump's, which is taken as it is), ``deterministic`` null where nobody says so. The seed that one was
-    handed for a view is :func:`pipeline.generate.seed_of`: the first 63 bits of the SHA-256 of
+    handed for a view is :func:`pipeline.generators.seed_of`: the first 63 bits of the SHA-256 of
     ``SEED/SCENE/CAMERA/VIEW/generate``, ``SEED`` being ``seed`` above, whatever the arm.
 ``utility``
     list of ``{arm, generator, scorer, camera, metric, value, ci_low, ci_high, n_scenes, n_views, n_seeds}`` over all
@@ -65,7 +65,7 @@ from typing import Any
 import pandas as pd
 
 from grasping import protocol
-from pipeline import aggregate, comparable, declaration, generate
+from pipeline import aggregate, comparable, declaration, generators
 from pipeline.aggregate import Tables
 from pipeline.arm_completion import caveats
 from pipeline.artifacts import ArtifactError, check_version, fingerprint, read_stamp, write_json
@@ -135,7 +135,7 @@ def write(
             }
             for arm in experiment.arms
         ],
-        "generators": generate.describe(experiment) if described is None else described,
+        "generators": generators.describe(experiment) if described is None else described,
         "utility": _whole(tables.utility),
         "completion": _whole(tables.completion),
         "comparisons": _whole(tables.comparisons),

@@ -42,7 +42,7 @@ class Generator(Protocol):
     (left out: nobody knows, and results say so); ``sees_background``, whether it wants what stands around the objects
     in its cloud too, as a detector of whole scenes does (left out: objects alone); ``default_input``, the mode of input
     that suits it where an experiment names none (left out: ``replace``). And do more: see :class:`ViewBound`,
-    :class:`Batched` and :class:`Placed`.
+    :class:`Batched`, :class:`Placed` and :class:`Proposing`.
     """
 
     def __call__(
@@ -82,6 +82,19 @@ class Batched(Protocol):
     def batch_size(self) -> int: ...
 
     def batch(self, views: Sequence[ViewInput]) -> list[Grasps]: ...
+
+
+@runtime_checkable
+class Proposing(Protocol):
+    """A generator that thinks of obstacles last: a call is :meth:`propose` and then :meth:`clear`.
+
+    ``propose`` never looks at a view's collision cloud; ``clear`` returns, by falling confidence, what of it touches
+    nothing there. Arms that share a cloud then share what is proposed on it, which is made once.
+    """
+
+    def propose(self, views: Sequence[ViewInput]) -> list[Grasps]: ...
+
+    def clear(self, grasps: Grasps, collision_cloud: ArrayLike) -> Grasps: ...
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ from pipeline.cloud_files import load_observation
 from pipeline.command_generator import MOST_BYTES, CommandGenerator, CommandView
 from pipeline.config import load_experiment
 from pipeline.experiment import run_experiment
-from pipeline.generate import at_density
+from pipeline.generator_input import at_density
 from pipeline.run_command import CommandError, OutputError
 from pipeline.score_dump import Request, score_dump
 

@@ -13,10 +13,12 @@ import pytest
 
 from grasping.generators import identity, make_generator
 from pipeline.artifacts import ArtifactError, read_stamp
+from pipeline.cloud_files import load_clouds, load_observation
 from pipeline.config import load_experiment
 from pipeline.engines import CPU, GPU
 from pipeline.experiment import RunResult, plan_units, run_experiment
-from pipeline.generate import describe, seed_of
+from pipeline.generator_input import view_input
+from pipeline.generators import describe, seed_of
 from pipeline.run_folder import STAMP, RunFolder
 from pipeline.selection import select
 
@@ -57,6 +59,39 @@ class Counting:
         return [self._made(view.cloud, view.seed, len(views)) for view in views[self.forgets :]]
 
 
+class Staged:
+    """Proposes a grasp at each of three points, and lets stand what has no obstacle within 5 cm; it keeps count."""
+
+    sees_background = True
+    default_input = "observed"
+
+    def __init__(self, breaks=(), batch_size=1):
+        self.breaks, self.batch_size = breaks, batch_size
+
+    def __call__(self, *given):
+        from grasping.generators import ViewInput
+
+        view = ViewInput(*given)
+        return self.clear(self.propose([view])[0], view.collision_cloud)
+
+    def propose(self, views):
+        if any(view.seed in self.breaks for view in views):
+            raise RuntimeError("nothing to propose")
+        with (STATE.parent / "count").open("a") as stream:
+            print(*(view.seed for view in views), file=stream)
+        found = []
+        for view in views:
+            at = view.cloud[:3] - np.outer(np.arange(3), [0, 0, 0.051])  # farther and farther from the object
+            rows = [[0.1, 0.05, 0.02, 0.02, *np.eye(3).ravel(), *point, -1] for point in at]
+            found.append(Grasps.from_array(np.array(rows, float)))
+        return found
+
+    def clear(self, grasps, collision_cloud):
+        near = [np.linalg.norm(collision_cloud - at, axis=1).min() < 0.05 for at in grasps.translation]
+        return grasps[~np.array(near)][::-1]
+
+
+
 class Plain:
     version = 3
     deterministic = False
@@ -84,7 +119,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "counting_plugin_for_tests.py").write_text(PLUGIN)
     (site / "state").write_text("as planned")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counting-plugin\nVersion: 1.0\n")
-    names = {"counting": "Counting", "plain": "Plain", "function": "make_function"}
+    names = {"counting": "Counting", "staged": "Staged", "plain": "Plain", "function": "make_function"}
     lines = [f"{name} = counting_plugin_for_tests:{target}\n" for name, target in names.items()]
     (info / "entry_points.txt").write_text("[grasp_utility.generators]\n" + "".join(lines))
     monkeypatch.syspath_prepend(site)
@@ -101,8 +136,20 @@ def experiment_of(tmp_path: Path, dataset: Path, cache: Path, generators: str) -
     return path
 
 
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, tiny_cache: Path) -> Path:
+    """A run whose clouds are finished, whatever is to be generated from them."""
+    folder = tmp_path_factory.mktemp("completed")
+    experiment = load_experiment(experiment_of(folder, tiny_dataset, tiny_cache, "{name: antipodal}"))
+    stages = ("observe", "complete")
+    run_experiment(experiment, folder / "run", device="cpu", workers=0, stages=stages, say=lambda _: None)
+    return folder / "run"
+
+
 @pytest.fixture
-def carry_out(tmp_path: Path, tiny_dataset: Path, tiny_cache: Path, plugin: Path):
+def carry_out(tmp_path: Path, tiny_dataset: Path, tiny_cache: Path, plugin: Path, completed: Path):
+    shutil.copytree(completed, tmp_path / "run")
+
     def run(generators: str, stages=("observe", "complete", "generate")) -> RunResult:
         path = experiment_of(tmp_path, tiny_dataset, tiny_cache, generators)
         return run_experiment(
@@ -177,6 +224,43 @@ def test_where_files_lie_changes_nothing(carry_out, tmp_path: Path) -> None:
     assert carry_out(f"{{dump: '{tmp_path}/there'}}").stages[2].made == 2
 
 
+def counted(plugin: Path) -> list[str]:
+    try:
+        return (plugin / "count").read_text().split()
+    except FileNotFoundError:
+        return []
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_is_proposed_on_observed_clouds_is_made_once_for_all(carry_out, plugin: Path, size: int) -> None:
+    parameters = f"parameters: {{batch_size: {size}}}"
+    listed = f"{{name: staged, {parameters}}}, {{name: staged, label: again, rerank: true, {parameters}}}"
+    found = carry_out(f"{listed}, {{name: staged, label: replaced, input: replace, {parameters}}}")
+    assert found.problems == () and found.stages[2].made == 1 + 2 * 3
+    # Two views for both arms and both labels; and each arm's own completed clouds.
+    assert sorted(counted(plugin)) == sorted(str(seed) for seed in SEEDS * 3)
+    # Each arm's obstacles are its own.
+    alone = make_generator("staged")
+    for arm in ("partial", "oracle"):
+        grasps = grasps_of(found, "staged", arm)
+        for view, seed in zip(grasps, SEEDS, strict=True):
+            observation = load_observation(found.folder.observations / f"scene_0100/realsense/{view:04d}.npz")
+            completed = load_clouds(found.folder.clouds(arm) / f"scene_0100/realsense/{view:04d}.npz")
+            given = view_input("observed", observation, completed, 0.003, seed, sees_background=True)
+            assert np.array_equal(grasps[view], alone(*given).to_array()) and len(grasps[view])
+        assert {len(rows) for rows in grasps_of(found, "again", arm).values()} == {len(g) for g in grasps.values()}
+    assert carry_out(f"{listed}, {{name: staged, label: replaced, input: replace, {parameters}}}").stages[2].made == 0
+
+
+def test_where_nothing_can_be_proposed_each_arm_has_it_on_record(carry_out, plugin: Path) -> None:
+    found = carry_out(f"{{name: staged, parameters: {{batch_size: 2, breaks: [{SEEDS[0]}]}}}}")
+    assert [problem["view"] for problem in found.problems] == [0, 0]
+    assert {problem["reason"] for problem in found.problems} == {"generator failed: RuntimeError: nothing to propose"}
+    for arm in ("partial", "oracle"):
+        grasps = grasps_of(found, "staged", arm)
+        assert len(grasps[0]) == 0 and len(grasps[128]) > 0
+
+
 @pytest.mark.parametrize("name", ["plain", "function"])
 def test_a_generator_without_fields_is_the_same_in_every_process(plugin: Path, name: str) -> None:
     one, other = make_generator(name), make_generator(name)
@@ -208,17 +292,26 @@ def test_what_generators_say_of_themselves_stands_in_the_results(carry_out, plug
 def test_a_network_goes_where_the_networks_of_the_arms_go(
     tmp_path: Path, tiny_dataset: Path, tiny_cache: Path, drawn_weights: Path
 ) -> None:
-    listed = "{{name: graspnet_baseline, parameters: {{weights: {}{}}}}}, {{name: antipodal}}"
+    section = "name: graspnet_baseline, parameters: {{weights: {}{}}}"
+    listed = f"{{{{{section}}}}}, {{{{name: antipodal}}}}, {{{{label: replaced, input: replace, {section}}}}}"
     groups = {}
     for held in ("", ", device: cpu"):
         experiment = load_experiment(
-            experiment_of(tmp_path, tiny_dataset, tiny_cache, listed.format(drawn_weights, held))
+            experiment_of(tmp_path, tiny_dataset, tiny_cache, listed.format(*[drawn_weights, held] * 2))
         )
         for device in ("cpu", "cuda"):
             plans = plan_units(
                 experiment, RunFolder(tmp_path / "run"), select(experiment), device=device, remember=False
             )
-            groups[held, device] = [plan.group for plan in plans if plan.stage == "generate"]
-    assert groups["", "cuda"] == [GPU, CPU] * 2
-    assert groups["", "cpu"] == groups[", device: cpu", "cpu"] == groups[", device: cpu", "cuda"] == [CPU] * 4
+            groups[held, device] = {plan.label: plan.group for plan in plans if plan.stage == "generate"}
+    # The network is needed once, for what all arms share.
+    assert len(groups["", "cuda"]) == 1 + 2 * 3
+    on_gpu = [label for label, group in groups["", "cuda"].items() if group == GPU]
+    assert on_gpu == [
+        "proposals/graspnet_baseline/scene_0100/realsense",
+        "partial/replaced/scene_0100/realsense",
+        "oracle/replaced/scene_0100/realsense",
+    ]
+    for other in (("", "cpu"), (", device: cpu", "cpu"), (", device: cpu", "cuda")):
+        assert set(groups[other].values()) == {CPU}
     assert describe(experiment)[0]["input"] == "observed"

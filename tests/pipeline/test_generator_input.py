@@ -17,8 +17,8 @@ from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.config import load_experiment
 from pipeline.config_sections import GeneratorSection
 from pipeline.experiment import STAGES, RunResult, run_experiment
-from pipeline.generate import at_density, reranked
-from pipeline.generator_input import generator_input
+from pipeline.generate import reranked
+from pipeline.generator_input import at_density, generator_input
 from pipeline.run_folder import unit_folder
 
 ROOT = Path(__file__).resolve().parents[2]

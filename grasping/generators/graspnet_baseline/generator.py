@@ -101,9 +101,24 @@ class GraspNetBaselineGenerator:
         return self.batch([view])[0]
 
     def batch(self, views: Sequence[ViewInput]) -> list[Grasps]:
-        """Return the grasps of several views.
+        """Return the grasps of several views, as calls one by one would.
 
-        A view without points has no grasps. On a GPU many views at once are faster; on a CPU they are not.
+        On a GPU many views at once are faster; on a CPU they are not.
+
+        Raises:
+            ValueError, GeneratorError: as :meth:`propose`.
+        """
+        proposed = self.propose(views)
+        return [self.clear(grasps, view.collision_cloud) for grasps, view in zip(proposed, views, strict=True)]
+
+    def clear(self, grasps: Grasps, collision_cloud: ArrayLike) -> Grasps:
+        """Return the grasps that pass the collision filter, where there is one, by falling confidence."""
+        if self.collision_filter:
+            grasps = grasps[~self.collision.collides(grasps, collision_cloud)]
+        return grasps[np.argsort(-grasps.confidence, kind="stable")]
+
+    def propose(self, views: Sequence[ViewInput]) -> list[Grasps]:
+        """Return what the network finds in several views, 1,024 grasps each; none where a view has no points.
 
         Raises:
             ValueError: on a view with wrong shapes or points that are not finite.
@@ -124,10 +139,7 @@ class GraspNetBaselineGenerator:
         seed_indices = predictions.seed_indices.cpu().numpy()
         for number, (grasps, seeds), index in zip(held, decode(predictions), seed_indices, strict=True):
             _, ids = drawn[number]
-            grasps = replace(grasps, object_id=ids[index[seeds.numpy()]])
-            if self.collision_filter:
-                grasps = grasps[~self.collision.collides(grasps, views[number].collision_cloud)]
-            result[number] = grasps[np.argsort(-grasps.confidence, kind="stable")]
+            result[number] = replace(grasps, object_id=ids[index[seeds.numpy()]])
         return result
 
     def _device(self) -> str:
