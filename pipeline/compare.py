@@ -124,7 +124,7 @@ def run(
             tables,
             problems,
             shared=shared,
-            described=sources[0].summary["generators"],
+            described=_described(sources),
             forced=lines if force else (),
             runs=provenance,
         )
@@ -153,6 +153,21 @@ def _labels(runs: Sequence[Path]) -> list[str]:
         names = [f"{path.parent.name}-{path.name}" for path in paths]
     names = [re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "run" for name in names]
     return [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, 1)]
+
+
+def _described(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Return the first run's generators, each deterministic where every run says so of it."""
+    result = []
+    for item in sources[0].summary["generators"]:
+        every = [
+            other["deterministic"]
+            for source in sources
+            for other in source.summary["generators"]
+            if other["label"] == item["label"]
+        ]
+        said = False if False in every else None if None in every else True
+        result.append({**item, "deterministic": said})
+    return result
 
 
 def _differing(sources: list[Source]) -> list[str]:

@@ -259,16 +259,29 @@ def _line(report: StageReport) -> str:
 def collect_problems(experiment: Experiment, folder: RunFolder, units: list[SceneUnit]) -> list[dict[str, Any]]:
     """List what failed in the experiment's units, in this run or one before: whole units, and rows inside others."""
     problems: list[dict[str, Any]] = []
-    for _, _, base in unit_bases(experiment, folder):
+    for stage, arm, base in unit_bases(experiment, folder):
         for unit in units:
             path = unit_folder(base, unit.scene, unit.camera)
             stamp = read_stamp(path / STAMP)
             name = path.relative_to(folder.root).as_posix()
+            if stamp is not None and (stage, arm) == ("generate", ""):
+                continue  # of a view in which nothing can be proposed each arm has the reason
             if stamp is not None:
                 problems += [{"stage": stamp.made_from.get("stage"), "unit": name, **row} for row in stamp.problems]
             elif (failure := read_failure(path)) is not None:
                 problems.append({**failure.row(), "unit": name, "view": None, "object": None})
     return problems
+
+
+def _proposals(experiment: Experiment, folder: RunFolder) -> list[Path]:
+    """Return where proposals lie that arms may take: most runs have none."""
+    from pipeline.generators import may_share_proposals, proposals_name
+
+    if not folder.proposals("").is_dir():
+        return []
+    chosen = (generator for generator in experiment.generators if may_share_proposals(experiment, generator))
+    paths = dict.fromkeys(folder.proposals(proposals_name(generator)) for generator in chosen)
+    return [path for path in paths if path.is_dir()]
 
 
 def unit_bases(experiment: Experiment, folder: RunFolder) -> list[tuple[str, str, Path]]:
@@ -278,7 +291,7 @@ def unit_bases(experiment: Experiment, folder: RunFolder) -> list[tuple[str, str
     return [
         ("observe", "", folder.observations),
         *(("complete", arm, folder.clouds(arm)) for arm in arms),
-        *(("generate", "", folder.proposals(generator)) for generator in generators),
+        *(("generate", "", path) for path in _proposals(experiment, folder)),
         *(("generate", arm, folder.dump(arm, generator)) for arm in arms for generator in generators),
         *(
             ("score", arm, folder.scores(arm, generator, scorer))

@@ -24,20 +24,19 @@ from typing import Any
 import numpy as np
 
 from grasping.cloud_contacts import opposition
-from grasping.generators import Batched, Placed, Proposing, ViewInput, for_view, identity, sees_background
-from grasping.grasps import Grasps
+from grasping.generators import Batched, ViewInput, for_view, identity, sees_background
+from grasping.grasps import GraspFileError, Grasps
 from pipeline import proposals
-from pipeline.artifacts import FileHashes, atomic_write, fingerprint
+from pipeline.artifacts import ArtifactError, FileHashes, atomic_write, fingerprint, read_stamp
 from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.command_generator import CommandGenerator, CommandView
 from pipeline.config import Arm, Entry, Experiment, GeneratorSection
-from pipeline.engines import GPU
 from pipeline.generator_input import view_input
-from pipeline.generators import hold_to_plan, make, mode_of, proposer, seed_of
+from pipeline.generators import hold_to_plan, make, mode_of, proposals_name, seed_of, shares_proposals
 from pipeline.run_command import OutputError
-from pipeline.run_folder import RunFolder, unit_folder, view_file
+from pipeline.run_folder import STAMP, RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
-from pipeline.units import Known, Need, Plan, blocked_by
+from pipeline.units import Known, Plan, blocked_by
 from pipeline.view_files import has_view, load_grasps, refuse_packed
 
 VERSION = 1
@@ -66,7 +65,7 @@ class Job:
     density: float
     seed: int
     device: str
-    proposals: Path | None
+    proposals: Path | None = None
 
 
 def plans(
@@ -82,7 +81,8 @@ def plans(
 
     ``device`` is where networks compute.
     """
-    proposed: dict[Path, Plan] = {}
+    shared: dict[Path, Plan] = {}
+    wanted: set[Path] = set()
     result = []
     for arm in experiment.members():
         for generator in experiment.generators:
@@ -90,20 +90,29 @@ def plans(
             if generator.name == "dump":
                 refuse_packed(made.folder)
             command = made.made_from(hashes) if isinstance(made, CommandGenerator) else None
-            shares = isinstance(made, Proposing) and mode_of(generator, made, experiment.entry_of(arm)) == "observed"
+            shares = shares_proposals(generator, made, experiment.entry_of(arm))
             for unit in units:
-                shared = None
-                if shares:
-                    first = proposer(experiment, generator)
-                    shared = unit_folder(run.proposals(first.label), unit.scene, unit.camera)
-                    if shared not in proposed:
-                        proposed[shared] = proposals.plan(experiment, run, first, made, unit, known, device)
-                        known.add([proposed[shared]])
                 known_by = command or identity(made, unit.scene, unit.camera, unit.views)
-                plan = _plan(experiment, run, arm, generator, known_by, unit, known, device, shared)
-                on_gpu = not shares and isinstance(made, Placed) and made.device == "cuda"
-                result.append(replace(plan, group=GPU) if on_gpu else plan)
-    return [*proposed.values(), *result]
+                plan = _plan(experiment, run, arm, generator, known_by, unit, known, "cpu" if shares else device)
+                if not shares:
+                    result.append(replace(plan, group=proposals.group_of(made, device)))
+                    continue
+                folder = unit_folder(run.proposals(proposals_name(generator)), unit.scene, unit.camera)
+                if folder not in shared:
+                    shared[folder] = proposals.plan(experiment, run, generator, made, unit, known, device)
+                    known.add([shared[folder]])
+                if plan.why_stale() is not None:
+                    plan = _taking(plan, folder, known)
+                    wanted.add(folder)
+                result.append(plan)
+    # What nobody needs is not made; where it lies there, it is counted.
+    return [*(plan for folder, plan in shared.items() if folder in wanted or plan.why_stale() is None), *result]
+
+
+def _taking(plan: Plan, folder: Path, known: Known) -> Plan:
+    """Have an arm's unit take proposals; they are made from what it is made from, so ``made_from`` says all already."""
+    needs = (*plan.needs, known.need(folder, f"{folder}: no proposals; run `generate` again"))
+    return replace(plan, job=replace(plan.job, proposals=folder), needs=needs, blocked=blocked_by(needs))
 
 
 def _plan(
@@ -115,17 +124,14 @@ def _plan(
     unit: SceneUnit,
     known: Known,
     device: str,
-    shared: Path | None,
 ) -> Plan:
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     clouds = unit_folder(run.clouds(arm.name), unit.scene, unit.camera)
     out = unit_folder(run.dump(arm.name, generator.label), unit.scene, unit.camera)
-    needs: tuple[Need, ...] = (
+    needs = (
         known.need(observations, f"{observations}: no observations; run `observe` first"),
         known.need(clouds, f"{clouds}: no clouds; run `complete` first"),
     )
-    if shared is not None:  # made from what this is made from: no more to say of it in `made_from`
-        needs = (*needs, known.need(shared, f"{shared}: no proposals; run `generate` again"))
     entry = experiment.entry_of(arm)
     made_from = {
         "stage": "generate",
@@ -150,7 +156,6 @@ def _plan(
         density=experiment.density,
         seed=experiment.seed,
         device=device,
-        proposals=shared,
     )
     return Plan(
         "generate",
@@ -177,7 +182,9 @@ def generate_unit(job: Job) -> list[dict[str, Any]]:
     hold_to_plan(job.generator.label, generator, job.unit, job.identity)
     if isinstance(generator, CommandGenerator):
         problems = _by_command(job, generator)
-    elif job.proposals is None and isinstance(generator, Batched) and generator.batch_size > 1:
+    elif job.proposals is not None:
+        problems = _from_proposals(job, job.proposals, generator)
+    elif isinstance(generator, Batched) and generator.batch_size > 1:
         problems = _in_batches(job, generator)
     else:
         problems = [
@@ -195,12 +202,32 @@ def _by_command(job: Job, generator: CommandGenerator) -> list[dict[str, Any]]:
         return [problem for view in _observed(job) for problem in _written(job, view, partial(read, view))]
 
 
+def _from_proposals(job: Job, folder: Path, generator: Any) -> list[dict[str, Any]]:
+    stamp = read_stamp(folder / STAMP)
+    reasons = {row["view"]: row["reason"] for row in (stamp.problems if stamp else [])}
+    problems = []
+    for view, given in _inputs(job, generator):
+        path = view_file(folder, view, ".npy")
+        if has_view(path):
+            try:
+                proposed = load_grasps(path)
+            except GraspFileError as error:  # not the generator's failure: the unit is to be made again
+                raise ArtifactError(f"{error} (or delete {folder}, and run again)") from None
+            problems += _written(job, view, partial(generator.clear, proposed, given.collision_cloud))
+        else:
+            problems += _written(job, view, partial(_fail, reasons.get(view, "nothing was proposed")))
+    return problems
+
+
+def _fail(reason: str) -> Grasps:
+    raise OutputError(reason)
+
+
 def _in_batches(job: Job, generator: Any) -> list[dict[str, Any]]:
-    """Where several views fail together, each is tried alone: the others' grasps are not lost with it."""
     problems = []
     inputs = _inputs(job, generator)
     while views := list(itertools.islice(inputs, generator.batch_size)):
-        found = proposals.together(generator.batch, views)
+        found, _ = proposals.together(generator.batch, views)
         for view, given in views:
             find = partial(found.__getitem__, view) if view in found else partial(_find, job, generator, view, given)
             problems += _written(job, view, find)
@@ -231,9 +258,6 @@ def _inputs(job: Job, generator: Any) -> Iterator[tuple[int, ViewInput]]:
 
 
 def _find(job: Job, generator: Any, view: int, given: ViewInput) -> Grasps:
-    if job.proposals is not None and has_view(path := view_file(job.proposals, view, ".npy")):
-        cleared: Grasps = generator.clear(load_grasps(path), given.collision_cloud)
-        return cleared
     return for_view(generator, job.unit.scene, job.unit.camera, view)(*given)
 
 

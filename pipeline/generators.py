@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from grasping.generators import Placed, identity, is_deterministic, make_generator
+from grasping.generators import Placed, Proposing, identity, is_deterministic, make_generator
 from pipeline.arms import Input
 from pipeline.artifacts import ArtifactError, derive_seed, file_hash, fingerprint
 from pipeline.command_generator import CommandGenerator
@@ -80,7 +80,18 @@ def describe(experiment: Experiment) -> list[dict[str, Any]]:
     ]
 
 
-def proposer(experiment: Experiment, generator: GeneratorSection) -> GeneratorSection:
-    """Return the first of an experiment's generators that proposes what this one does: of one name and parameters."""
-    key = (generator.name, generator.parameters)
-    return next(other for other in experiment.generators if (other.name, other.parameters) == key)
+def shares_proposals(generator: GeneratorSection, made: Any, entry: Entry) -> bool:
+    """Say whether what a generator proposes for an arm is the same for all arms: see :mod:`pipeline.proposals`."""
+    return isinstance(made, Proposing) and mode_of(generator, made, entry) == "observed"
+
+
+def proposals_name(generator: GeneratorSection) -> str:
+    """Name the folder of what a generator proposes: alike for generators of one name and parameters."""
+    return f"{generator.name}-{fingerprint(generator.what_counts()['parameters'])[:8]}"
+
+
+def may_share_proposals(experiment: Experiment, generator: GeneratorSection) -> bool:
+    """Say whether any arm may take shared proposals, as far as the experiment's file tells."""
+    return generator.input in (None, "observed") or any(
+        experiment.entry_of(arm) == "collision" for arm in experiment.members()
+    )

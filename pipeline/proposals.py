@@ -7,34 +7,34 @@ its time; so it is made once. The arms then take from it what touches nothing in
 Reads
     ``observations/scene_SSSS/<camera>/VVVV.npz`` (camera frame, metres).
 Writes
-    ``proposals/<generator>/scene_SSSS/<camera>/VVVV.npy``, ``(N, 17)`` float64, not sorted. A view whose detector fails
-    has none: then each arm tries by itself, and has it on record.
+    ``proposals/<generator>/scene_SSSS/<camera>/VVVV.npy``, ``(N, 17)`` float64, not sorted. A view in which the
+    detector fails has none: the reason is a problem here, from which each arm takes it over.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from grasping.generators import Placed, ViewInput, identity, sees_background
-from grasping.grasps import Grasps
 from pipeline.artifacts import atomic_write, fingerprint
 from pipeline.cloud_files import load_observation
 from pipeline.config import Experiment, GeneratorSection
 from pipeline.engines import CPU, GPU
 from pipeline.generator_input import view_input
-from pipeline.generators import hold_to_plan, make, seed_of
+from pipeline.generators import hold_to_plan, make, proposals_name, seed_of
 from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
 from pipeline.units import Known, Plan, blocked_by
 from pipeline.view_files import has_view
 
-VERSION = 1
+T = TypeVar("T")
+VERSION = 1  # raise that of `generate` too: dumps are not made from this number
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,22 @@ def plan(
     """Plan one unit of a generator, which is ``made`` already."""
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     observed = known.need(observations, f"{observations}: no observations; run `observe` first")
-    out = unit_folder(run.proposals(generator.label), unit.scene, unit.camera)
+    name = proposals_name(generator)
+    out = unit_folder(run.proposals(name), unit.scene, unit.camera)
     known_by = identity(made, unit.scene, unit.camera, unit.views)
     made_from = {
         "stage": "generate",
         "proposals": VERSION,
         "observations": observed.fingerprint,
-        "generator": {"name": generator.name, "identity": known_by},
+        "generator": {"name": generator.name, "parameters": generator.what_counts()["parameters"]},
+        "identity": known_by,
         "density": experiment.density,
         "seed": experiment.seed,
     }
     job = Job(unit, observations, out, generator, device, fingerprint(known_by), experiment.density, experiment.seed)
     return Plan(
         "generate",
-        f"proposals/{generator.label}/{unit.label}",
+        f"proposals/{name}/{unit.label}",
         out,
         unit.scene,
         unit.camera,
@@ -92,38 +94,54 @@ def plan(
         job,
         needs=(observed,),
         blocked=blocked_by([observed]),
-        group=GPU if isinstance(made, Placed) and made.device == "cuda" else CPU,
+        group=group_of(made, device),
     )
 
 
+def group_of(made: Any, device: str) -> str:
+    """Return the group of workers that a generator wants; the cores where the run has no GPU, whatever it says."""
+    return GPU if device == "cuda" and isinstance(made, Placed) and made.device == "cuda" else CPU
+
+
 def proposals_unit(job: Job) -> list[dict[str, Any]]:
-    """Write what is proposed in the views of one unit.
+    """Write what is proposed in the views of one unit; a view in which nothing can be is a problem.
 
     Raises:
         ArtifactError: the generator is no longer what it was when the run was planned.
     """
     made = make(job.generator, "", job.device)
     hold_to_plan(job.generator.label, made, job.unit, job.identity)
+    problems = []
     inputs = _inputs(job, made)
     while views := list(itertools.islice(inputs, getattr(made, "batch_size", 1))):
-        for view, grasps in together(made.propose, views).items():
+        found, reasons = together(lambda given: [grasps.to_array() for grasps in made.propose(given)], views)
+        for view, array in found.items():
             with atomic_write(view_file(job.out, view, ".npy")) as stream:
-                np.save(stream, grasps.to_array())
+                np.save(stream, array)
+        problems += [{"view": view, "object": None, "reason": reason} for view, reason in reasons.items()]
     hold_to_plan(job.generator.label, made, job.unit, job.identity)  # its files may have changed meanwhile
-    return []
+    return problems
 
 
-def together(function: Any, views: list[tuple[int, ViewInput]]) -> dict[int, Grasps]:
-    """Return what a function of several views gives for each, by the view's number.
+def together(
+    function: Callable[[list[ViewInput]], list[T]], views: list[tuple[int, ViewInput]]
+) -> tuple[dict[int, T], dict[int, str]]:
+    """Return what a function of several views gives for each, and why it gives nothing, by the view's number.
 
-    Where it fails, or gives grasps of too few views, each view is tried alone, and those that fail are left out.
+    Where it fails, or gives too little, each view is tried alone: what works is not lost with what does not.
     """
     try:
-        return dict(zip((view for view, _ in views), function([given for _, given in views]), strict=True))
-    except Exception:  # a plug-in may raise anything
+        return dict(zip((view for view, _ in views), function([given for _, given in views]), strict=True)), {}
+    except Exception as error:  # a plug-in may raise anything
         if len(views) == 1:
-            return {}
-        return {number: grasps for view in views for number, grasps in together(function, [view]).items()}
+            return {}, {views[0][0]: f"{type(error).__name__}: {error}"}
+    found: dict[int, T] = {}
+    reasons: dict[int, str] = {}
+    for view in views:
+        of_view, why = together(function, [view])
+        found |= of_view
+        reasons |= why
+    return found, reasons
 
 
 def _inputs(job: Job, made: Any) -> Iterator[tuple[int, ViewInput]]:

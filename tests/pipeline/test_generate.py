@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -14,9 +15,9 @@ import pytest
 from grasping.generators import identity, make_generator
 from pipeline.artifacts import ArtifactError, read_stamp
 from pipeline.cloud_files import load_clouds, load_observation
-from pipeline.config import load_experiment
+from pipeline.config import Experiment, load_experiment
 from pipeline.engines import CPU, GPU
-from pipeline.experiment import RunResult, plan_units, run_experiment
+from pipeline.experiment import RunResult, plan_units, run_experiment, unit_bases
 from pipeline.generator_input import view_input
 from pipeline.generators import describe, seed_of
 from pipeline.run_folder import STAMP, RunFolder
@@ -65,8 +66,8 @@ class Staged:
     sees_background = True
     default_input = "observed"
 
-    def __init__(self, breaks=(), batch_size=1):
-        self.breaks, self.batch_size = breaks, batch_size
+    def __init__(self, breaks=(), batch_size=1, width=0.05, nothing=()):
+        self.breaks, self.batch_size, self.width, self.nothing = breaks, batch_size, width, nothing
 
     def __call__(self, *given):
         from grasping.generators import ViewInput
@@ -82,14 +83,23 @@ class Staged:
         found = []
         for view in views:
             at = view.cloud[:3] - np.outer(np.arange(3), [0, 0, 0.051])  # farther and farther from the object
-            rows = [[0.1, 0.05, 0.02, 0.02, *np.eye(3).ravel(), *point, -1] for point in at]
+            rows = [[0.1, self.width, 0.02, 0.02, *np.eye(3).ravel(), *point, -1] for point in at]
             found.append(Grasps.from_array(np.array(rows, float)))
-        return found
+        return [None if view.seed in self.nothing else grasps for view, grasps in zip(views, found)]
 
     def clear(self, grasps, collision_cloud):
         near = [np.linalg.norm(collision_cloud - at, axis=1).min() < 0.05 for at in grasps.translation]
         return grasps[~np.array(near)][::-1]
 
+
+
+class Stuck(Staged):
+    """Says that it computes on a GPU, whatever a run says."""
+
+    device = "cuda"
+
+    def on(self, device):
+        return self
 
 
 class Plain:
@@ -119,7 +129,13 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "counting_plugin_for_tests.py").write_text(PLUGIN)
     (site / "state").write_text("as planned")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counting-plugin\nVersion: 1.0\n")
-    names = {"counting": "Counting", "staged": "Staged", "plain": "Plain", "function": "make_function"}
+    names = {
+        "counting": "Counting",
+        "staged": "Staged",
+        "stuck": "Stuck",
+        "plain": "Plain",
+        "function": "make_function",
+    }
     lines = [f"{name} = counting_plugin_for_tests:{target}\n" for name, target in names.items()]
     (info / "entry_points.txt").write_text("[grasp_utility.generators]\n" + "".join(lines))
     monkeypatch.syspath_prepend(site)
@@ -252,13 +268,62 @@ def test_what_is_proposed_on_observed_clouds_is_made_once_for_all(carry_out, plu
     assert carry_out(f"{listed}, {{name: staged, label: replaced, input: replace, {parameters}}}").stages[2].made == 0
 
 
-def test_where_nothing_can_be_proposed_each_arm_has_it_on_record(carry_out, plugin: Path) -> None:
-    found = carry_out(f"{{name: staged, parameters: {{batch_size: 2, breaks: [{SEEDS[0]}]}}}}")
+@pytest.mark.parametrize("wrong", ["breaks", "nothing"])
+def test_where_nothing_can_be_proposed_each_arm_has_it_on_record(carry_out, plugin: Path, wrong: str) -> None:
+    found = carry_out(f"{{name: staged, parameters: {{batch_size: 2, {wrong}: [{SEEDS[0]}]}}}}")
     assert [problem["view"] for problem in found.problems] == [0, 0]
-    assert {problem["reason"] for problem in found.problems} == {"generator failed: RuntimeError: nothing to propose"}
+    (reason,) = {problem["reason"] for problem in found.problems}
+    expected = {"breaks": "RuntimeError: nothing to propose", "nothing": "AttributeError: 'NoneType'"}
+    assert reason.startswith(f"generator failed: {expected[wrong]}")
     for arm in ("partial", "oracle"):
         grasps = grasps_of(found, "staged", arm)
         assert len(grasps[0]) == 0 and len(grasps[128]) > 0
+    # What lacks a view is kept out of a store.
+    (stamp,) = (found.folder.root / "proposals").glob(f"*/scene_0100/realsense/{STAMP}")
+    known = read_stamp(stamp)
+    assert known is not None and not known.is_sound
+
+
+def test_proposals_are_made_anew_when_they_would_be_others(carry_out, plugin: Path) -> None:
+    for width in (0.05, 0.09):
+        found = carry_out(f"{{name: staged, parameters: {{width: {width}}}}}")
+        assert found.problems == () and found.stages[2].made == 3
+        for arm in ("partial", "oracle"):
+            assert {float(row[1]) for grasps in grasps_of(found, "staged", arm).values() for row in grasps} == {width}
+
+
+def test_proposals_are_made_where_somebody_needs_them(carry_out, plugin: Path) -> None:
+    first = carry_out("{name: staged}")
+    before = counted(plugin)
+    shutil.rmtree(first.folder.root / "proposals")
+    again = carry_out("{name: staged}")
+    assert again.stages[2].made == 0 and again.stages[2].current == 2 and counted(plugin) == before
+    assert ("generate", "") not in {base[:2] for base in unit_bases(again_experiment(first), first.folder)}
+    shutil.rmtree(first.folder.dump("oracle", "staged"))
+    assert carry_out("{name: staged}").stages[2].made == 2  # for one arm
+    assert counted(plugin) == before * 2
+    # A label more, and another first, and nothing is proposed again.
+    carry_out("{name: staged, label: again, rerank: true}, {name: staged}")
+    assert counted(plugin) == before * 2
+
+
+def again_experiment(result: RunResult) -> Experiment:
+    return load_experiment(result.folder.root.parent / "experiment.yaml")
+
+
+def test_a_broken_file_of_proposals_is_no_view_without_grasps(carry_out, plugin: Path) -> None:
+    first = carry_out("{name: staged}")
+    (path,) = (first.folder.root / "proposals").glob("*/scene_0100/realsense/0000.npy")
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    shutil.rmtree(first.folder.dump("oracle", "staged"))
+    broken = carry_out("{name: staged}")
+    (failed,) = broken.stages[2].failures
+    assert "0000.npy" in failed.error and "delete" in failed.error and not grasps_of(broken, "staged", "oracle")
+    assert grasps_of(broken, "staged", "partial")
+    path.write_bytes(whole)
+    mended = carry_out("{name: staged}")
+    assert mended.problems == () and len(grasps_of(mended, "staged", "oracle")[0]) > 0
 
 
 @pytest.mark.parametrize("name", ["plain", "function"])
@@ -303,15 +368,23 @@ def test_a_network_goes_where_the_networks_of_the_arms_go(
             plans = plan_units(
                 experiment, RunFolder(tmp_path / "run"), select(experiment), device=device, remember=False
             )
-            groups[held, device] = {plan.label: plan.group for plan in plans if plan.stage == "generate"}
+            plans = [plan for plan in plans if plan.stage == "generate"]
+            groups[held, device] = {plan.label: plan.group for plan in plans}
+            # Whoever runs on the cores looks for no GPU.
+            on_cores = [plan.job for plan in plans if plan.group == CPU and plan.job.generator.name != "antipodal"]
+            assert held or {job.device for job in on_cores} == {"cpu"}
     # The network is needed once, for what all arms share.
     assert len(groups["", "cuda"]) == 1 + 2 * 3
     on_gpu = [label for label, group in groups["", "cuda"].items() if group == GPU]
-    assert on_gpu == [
-        "proposals/graspnet_baseline/scene_0100/realsense",
+    assert re.fullmatch(r"proposals/graspnet_baseline-[0-9a-f]{8}/scene_0100/realsense", on_gpu[0])
+    assert on_gpu[1:] == [
         "partial/replaced/scene_0100/realsense",
         "oracle/replaced/scene_0100/realsense",
     ]
     for other in (("", "cpu"), (", device: cpu", "cpu"), (", device: cpu", "cuda")):
         assert set(groups[other].values()) == {CPU}
     assert describe(experiment)[0]["input"] == "observed"
+
+
+def test_a_run_without_a_gpu_waits_for_none(carry_out, plugin: Path) -> None:
+    assert carry_out("{name: stuck}, {name: stuck, label: other, input: replace}").problems == ()

@@ -44,7 +44,6 @@ class GraspNetBaselineGenerator:
     """
 
     version: ClassVar[int] = 1  # raise when the same input and parameters give other grasps
-    deterministic: ClassVar[bool] = True
     sees_background: ClassVar[bool] = True
     default_input: ClassVar[str] = "observed"  # it learned on single views; the README has what the others cost it
 
@@ -65,6 +64,11 @@ class GraspNetBaselineGenerator:
         if self.device not in ("cpu", "cuda", "auto"):
             raise GeneratorError(f"device must be cpu, cuda or auto, got {self.device!r}")
         _network(self.weights, "cpu", _state(self.weights))  # whether it can be had at all
+
+    @property
+    def deterministic(self) -> bool | None:
+        """True on cores; of a GPU, where sums also depend on which views are computed together, nothing is promised."""
+        return True if self._device() == "cpu" else None
 
     @property
     def batch_size(self) -> int:

@@ -188,6 +188,16 @@ def test_wrong_input_is_one_line_and_status_two(runs: dict[str, Path], tmp_path:
         _compare([runs["monday"], lost], tmp_path / "out")
 
 
+def test_a_generator_is_deterministic_where_every_run_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
+    def unsure(summary: dict[str, Any]) -> None:
+        summary["generators"][0]["deterministic"] = None
+
+    other = _with(runs["tuesday"], tmp_path / "other", unsure)
+    content = _compare([runs["monday"], other], tmp_path / "out")
+    assert [item["deterministic"] for item in content["generators"]] == [None]
+    assert any("its own chance" in warning for warning in content["warnings"])
+
+
 @pytest.mark.slow
 def test_the_command_prints_the_tables(runs: dict[str, Path], tmp_path: Path) -> None:
     arguments = ["compare", str(runs["monday"]), str(runs["tuesday"]), "--out", str(tmp_path / "both")]
