@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -74,8 +73,10 @@ class Lab:
 
     def stamps(self) -> dict[Path, int]:
         found = {}
-        for path in self.out.rglob("stamp.json"):
-            if ".work" not in path.parts:
+        for folder, below, files in os.walk(self.out):  # what vanishes meanwhile is passed over
+            below[:] = [name for name in below if name != ".work"]
+            if "stamp.json" in files:
+                path = Path(folder) / "stamp.json"
                 found[path] = path.stat().st_mtime_ns
         return found
 
@@ -139,15 +140,27 @@ def command_of(process: int) -> str:
         return ""
 
 
-def kill_and_finish(lab: Lab, fraction: float, worker: bool) -> tuple[set[str], str] | None:
+def kill_and_finish(
+    lab: Lab, fraction: float, worker: bool, wanted: frozenset[str] = frozenset()
+) -> tuple[set[str], str] | None:
     """Kill one process of a run that is under way, have the run finished, and hold it against the undisturbed one.
+
+    Args:
+        lab: the run.
+        fraction: when, of the time that the run takes.
+        worker: whether a worker is to be killed, where there is one.
+        wanted: kill it as soon as one of these stages is at work, instead.
 
     Returns:
         the stages at work when it was killed, and whose process it was; None where the run was over by then.
     """
     shutil.rmtree(lab.out, ignore_errors=True)
     driver = lab.start()
-    time.sleep(fraction * lab.seconds)
+    if wanted:
+        while driver.poll() is None and not (lab.at_work() & wanted):
+            time.sleep(0.01)
+    else:
+        time.sleep(fraction * lab.seconds)
     workers = workers_of(driver.pid)
     victim = workers[int(1000 * fraction) % len(workers)] if worker and workers else driver.pid
     stages = lab.at_work()
@@ -178,19 +191,17 @@ def test_a_run_that_is_killed_goes_on_to_the_same_files(fresh: Lab, kills: int) 
     victims: dict[str, int] = {"driver": 0, "worker": 0}
     every = {*UNIT_STAGES, "aggregate", "report"}
     fractions = [0.95 * (index + 0.5) / kills for index in range(kills)]
-    # A busy machine takes longer than it was measured to: then later stages are met by further kills.
-    further = iter(0.5 + 0.05 * index for index in range(30)) if kills >= 30 else iter(())
-    for index in itertools.count():
-        if index >= kills and hit == every:
+    for index in range(kills + 30):
+        missed = frozenset(every - hit)
+        if index >= kills and (kills < 30 or not missed):
             break
-        fraction = fractions[index] if index < kills else next(further, None)
-        if fraction is None:
-            break
-        killed = kill_and_finish(fresh, fraction, worker=index % 2 == 1)
+        # Stages of a moment may lie between two times: they are waited for.
+        fraction, wanted = (fractions[index], frozenset[str]()) if index < kills else (0.5, missed)
+        killed = kill_and_finish(fresh, fraction, index % 2 == 1, wanted)
         for _ in range(5):
             if killed is None and index < kills:  # it was measured while the machine was busy: once more, earlier
                 fresh.seconds *= 0.8
-                killed = kill_and_finish(fresh, fraction, worker=index % 2 == 1)
+                killed = kill_and_finish(fresh, fraction, index % 2 == 1)
         if killed is None:
             continue
         stages, victim = killed
