@@ -20,6 +20,7 @@ from pipeline.engines import CPU, GPU
 from pipeline.experiment import RunResult, plan_units, run_experiment, unit_bases
 from pipeline.generator_input import view_input
 from pipeline.generators import describe, seed_of
+from pipeline.report import inputs, tables
 from pipeline.run_folder import STAMP, RunFolder
 from pipeline.selection import select
 
@@ -335,7 +336,7 @@ def test_a_generator_without_fields_is_the_same_in_every_process(plugin: Path, n
 
 
 def test_what_generators_say_of_themselves_stands_in_the_results(carry_out, plugin: Path) -> None:
-    stages = ("observe", "complete", "generate", "score", "aggregate", "report")
+    stages = ("observe", "complete", "generate", "score", "aggregate")
     listed = "{name: antipodal}, {name: plain, input: append, rerank: true}, {name: counting}"
     result = carry_out(listed, stages)
     content = json.loads(result.folder.summary.read_text())
@@ -346,9 +347,12 @@ def test_what_generators_say_of_themselves_stands_in_the_results(carry_out, plug
     ]
     of_chance = [text for text in content["warnings"] if "its own chance" in text]
     assert len(of_chance) == 2 and "plain says that" in of_chance[0] and "counting does not say" in of_chance[1]
-    page = result.folder.report.read_text()
-    for text in ("not declared", "observed and completed points (append)", "by the completed clouds", of_chance[0]):
-        assert text in page, text
+    table = tables.generators(inputs.read(again_experiment(result), result.folder))
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["antipodal", "antipodal", "completed clouds (replace)", "its own", "yes"],
+        ["plain", "plain", "observed and completed points (append)", "by the completed clouds", "no"],
+        ["counting", "counting", "completed clouds (replace)", "its own", "not declared"],
+    ]
     stamp = read_stamp(result.folder.dump("oracle", "counting") / "scene_0100/realsense" / STAMP)
     assert stamp is not None and content["comparable"]["generators"]["counting"]["identity"] == "as planned"
     assert stamp.made_from["identity"] == "as planned"

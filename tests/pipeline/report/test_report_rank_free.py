@@ -102,7 +102,7 @@ def test_no_other_table_grows(plain_run, plain_page, words) -> None:
     assert "feasible" in (folder / "utility-all-splits.csv").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("primary", ["any_mu0.4", "oracle_ap"])
+@pytest.mark.parametrize("primary", ["oracle_ap", pytest.param("any_mu0.4", marks=pytest.mark.slow)])
 def test_a_primary_metric_without_ranks_stands_in_every_table(make_run, recipe, tmp_path, words, primary: str) -> None:
     made = make_run(
         tmp_path,
