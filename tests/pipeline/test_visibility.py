@@ -82,11 +82,13 @@ def test_the_far_side_does_not_show_through(seed: int) -> None:
     assert np.mean(gap > 0.008) < 0.02
 
 
-@settings(deadline=None, max_examples=20)
-@given(seed=seeds)
-def test_density_is_told_from_the_samples(seed: int) -> None:
-    surface, _ = box(seed)
-    assert sampling_density(surface) == pytest.approx(SURFACE_POINTS / AREA, rel=0.1)
+@settings(deadline=None, max_examples=4)
+@given(first=st.integers(0, 2**31))
+def test_density_is_told_from_the_samples(first: int) -> None:
+    """A thousand distances tell it to 3 % (one standard deviation, by theory as measured), 20 boxes to 0.7 %."""
+    told = np.array([sampling_density(box(first + number)[0]) for number in range(20)]) / (SURFACE_POINTS / AREA)
+    assert told.mean() == pytest.approx(1.0, abs=0.045)
+    assert np.abs(told - 1).max() < 0.2
 
 
 def test_what_the_image_does_not_hold_is_not_missed() -> None:
