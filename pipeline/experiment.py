@@ -277,10 +277,10 @@ def _proposals(experiment: Experiment, folder: RunFolder) -> list[Path]:
     """Return where proposals lie that arms may take: most runs have none."""
     from pipeline.generators import may_share_proposals, proposals_name
 
-    if not folder.proposals("").is_dir():
+    if not folder.proposals.is_dir():
         return []
     chosen = (generator for generator in experiment.generators if may_share_proposals(experiment, generator))
-    paths = dict.fromkeys(folder.proposals(proposals_name(generator)) for generator in chosen)
+    paths = dict.fromkeys(folder.proposals / proposals_name(generator) for generator in chosen)
     return [path for path in paths if path.is_dir()]
 
 

@@ -32,7 +32,7 @@ from pipeline.cloud_files import ObjectClouds, load_clouds, load_observation
 from pipeline.command_generator import CommandGenerator, CommandView
 from pipeline.config import Arm, Entry, Experiment, GeneratorSection
 from pipeline.generator_input import view_input
-from pipeline.generators import hold_to_plan, make, mode_of, proposals_name, seed_of, shares_proposals
+from pipeline.generators import group_of, hold_to_plan, make, mode_of, proposals_name, seed_of, shares_proposals
 from pipeline.run_command import OutputError
 from pipeline.run_folder import STAMP, RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
@@ -95,9 +95,9 @@ def plans(
                 known_by = command or identity(made, unit.scene, unit.camera, unit.views)
                 plan = _plan(experiment, run, arm, generator, known_by, unit, known, "cpu" if shares else device)
                 if not shares:
-                    result.append(replace(plan, group=proposals.group_of(made, device)))
+                    result.append(replace(plan, group=group_of(made, device)))
                     continue
-                folder = unit_folder(run.proposals(proposals_name(generator)), unit.scene, unit.camera)
+                folder = unit_folder(run.proposals / proposals_name(generator), unit.scene, unit.camera)
                 if folder not in shared:
                     shared[folder] = proposals.plan(experiment, run, generator, made, unit, known, device)
                     known.add([shared[folder]])

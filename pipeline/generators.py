@@ -10,6 +10,7 @@ from pipeline.arms import Input
 from pipeline.artifacts import ArtifactError, derive_seed, file_hash, fingerprint
 from pipeline.command_generator import CommandGenerator
 from pipeline.config import Entry, Experiment, GeneratorSection
+from pipeline.engines import CPU, GPU
 from pipeline.selection import SceneUnit
 
 DEFAULT_TIMEOUT = 3600.0
@@ -28,6 +29,11 @@ def make(generator: GeneratorSection, arm: str, device: str = "cpu") -> Any:
         return CommandGenerator(generator.command, directory, timeout, generator.deterministic)
     made = make_generator(generator.name, **generator.parameters_for(arm))
     return made.on(device) if isinstance(made, Placed) else made
+
+
+def group_of(made: Any, device: str) -> str:
+    """Return the group of workers that a generator wants; the cores where the run has no GPU, whatever it says."""
+    return GPU if device == "cuda" and isinstance(made, Placed) and made.device == "cuda" else CPU
 
 
 def mode_of(generator: GeneratorSection, made: Any, entry: Entry = "both") -> Input:

@@ -21,13 +21,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from grasping.generators import Placed, ViewInput, identity, sees_background
+from grasping.generators import ViewInput, identity, sees_background
 from pipeline.artifacts import atomic_write, fingerprint
 from pipeline.cloud_files import load_observation
 from pipeline.config import Experiment, GeneratorSection
-from pipeline.engines import CPU, GPU
 from pipeline.generator_input import view_input
-from pipeline.generators import hold_to_plan, make, proposals_name, seed_of
+from pipeline.generators import group_of, hold_to_plan, make, proposals_name, seed_of
 from pipeline.run_folder import RunFolder, unit_folder, view_file
 from pipeline.selection import SceneUnit
 from pipeline.units import Known, Plan, blocked_by
@@ -71,7 +70,7 @@ def plan(
     observations = unit_folder(run.observations, unit.scene, unit.camera)
     observed = known.need(observations, f"{observations}: no observations; run `observe` first")
     name = proposals_name(generator)
-    out = unit_folder(run.proposals(name), unit.scene, unit.camera)
+    out = unit_folder(run.proposals / name, unit.scene, unit.camera)
     known_by = identity(made, unit.scene, unit.camera, unit.views)
     made_from = {
         "stage": "generate",
@@ -96,11 +95,6 @@ def plan(
         blocked=blocked_by([observed]),
         group=group_of(made, device),
     )
-
-
-def group_of(made: Any, device: str) -> str:
-    """Return the group of workers that a generator wants; the cores where the run has no GPU, whatever it says."""
-    return GPU if device == "cuda" and isinstance(made, Placed) and made.device == "cuda" else CPU
 
 
 def proposals_unit(job: Job) -> list[dict[str, Any]]:

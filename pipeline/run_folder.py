@@ -42,9 +42,10 @@ class RunFolder:
         roots = [root for root, _ in self.sources.values()]
         return (roots[0] if roots else self.root) / "observations"
 
-    def proposals(self, generator: str) -> Path:
-        """What a generator finds on observed clouds, for all arms, before obstacles count."""
-        return self.root / "proposals" / generator
+    @property
+    def proposals(self) -> Path:
+        """What generators find on observed clouds, for all arms, before obstacles count; a folder each."""
+        return self.root / "proposals"
 
     def _arm(self, arm: str) -> Path:
         root, name = self.sources.get(arm, (self.root, arm))

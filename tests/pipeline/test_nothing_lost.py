@@ -207,7 +207,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_files(fresh: Lab, kills: int) 
         stages, victim = killed
         hit |= stages
         victims[victim] += 1
-        print(f"kill {index} at {fraction * fresh.seconds:.1f} s: {victim}, at work {sorted(stages)}")
+        moment = f"waiting for {sorted(wanted)}" if wanted else f"at {fraction * fresh.seconds:.1f} s"
+        print(f"kill {index} {moment}: {victim}, at work {sorted(stages)}")
     assert sum(victims.values()) >= kills
     if kills >= 30:
         assert hit == every
